@@ -1,0 +1,1 @@
+"""Who people are: platform users, passwords and tokens."""

@@ -1,0 +1,1 @@
+"""The oqtod command line."""

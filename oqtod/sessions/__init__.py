@@ -1,0 +1,1 @@
+"""The session model: states, their transitions and the operations on them."""

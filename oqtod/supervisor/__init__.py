@@ -1,0 +1,1 @@
+"""The root side: Linux accounts and runner units, asked for over the broker socket."""

@@ -1,0 +1,1 @@
+"""oqto-files: the file server inside a session."""

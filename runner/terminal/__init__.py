@@ -1,0 +1,1 @@
+"""oqto-ttyd: the terminal inside a session, for hosts without ttyd."""
