@@ -1,0 +1,51 @@
+"""The one error that people see: what failed, a stable code, and what to do next.
+
+The HTTP front turns it into the body of INTERFACES: `{"error", "code", "error_code", "hint"?, "request_id"}`.
+"""
+
+from __future__ import annotations
+
+_STATUS = {
+    "bad_request": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "conflict": 409,
+    "payload_too_large": 413,
+    "unprocessable": 422,
+    "too_many_requests": 429,
+    "internal": 500,
+    "bad_gateway": 502,
+    "unavailable": 503,
+}
+
+
+class Refusal(Exception):
+    """A request that is answered with an error. `code` is one of the table's; its HTTP status follows."""
+
+    def __init__(
+        self, code: str, message: str, hint: str | None = None, *, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.retry_after = retry_after
+
+    @property
+    def status(self) -> int:
+        """The HTTP status, RFC 9110 section 15."""
+        return _STATUS[self.code]
+
+    def body(self, request_id: str) -> dict[str, str]:
+        """Return the JSON body."""
+        body = {
+            "error": self.message,
+            "code": self.code.upper(),
+            "error_code": self.code,
+            "request_id": request_id,
+        }
+        if self.hint is not None:
+            body["hint"] = self.hint
+        return body

@@ -1,0 +1,147 @@
+"""The SQLite database: opening it, its one writer, its migrations.
+
+Reads run where they are called: they are single rows from the page cache. Writes can wait for the disk, so
+they run in a thread, one transaction at a time. Only one gateway may have a database open: a lock on the
+file beside it says so, and goes with its process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+T = TypeVar("T")
+
+_BUSY_TIMEOUT = 5.0  # seconds
+
+
+class StorageError(Exception):
+    """The database can't be used as it is. str() says what failed, on what, and what to do."""
+
+
+class StorageFull(StorageError):
+    """There is no space to write; nothing was written."""
+
+
+class Database:
+    """An open database. Use `open_database`."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+        self._writing = trio.CapacityLimiter(1)
+        self._reader = _connect(path)
+        self._writer = _connect(path)
+
+    def rows(self, query: str, parameters: tuple[object, ...] = ()) -> list[sqlite3.Row]:
+        """Return all rows of a query; it must be a small one."""
+        with _explained(self.path):
+            return self._reader.execute(query, parameters).fetchall()
+
+    def row(self, query: str, parameters: tuple[object, ...] = ()) -> sqlite3.Row | None:
+        """Return the first row of a query, or None."""
+        found = self.rows(query, parameters)
+        return found[0] if found else None
+
+    async def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `change` in a transaction of its own, in a thread. Raises StorageError.
+
+        An exception of `change` takes everything back.
+        """
+
+        def transaction() -> T:
+            with _explained(self.path):
+                self._writer.execute("BEGIN IMMEDIATE")
+                try:
+                    result = change(self._writer)
+                    self._writer.execute("COMMIT")
+                except BaseException:
+                    if self._writer.in_transaction:
+                        self._writer.execute("ROLLBACK")
+                    raise
+                return result
+
+        return await trio.to_thread.run_sync(transaction, limiter=self._writing)
+
+    def close(self) -> None:
+        """Close the connections, and let another gateway have the database."""
+        self._reader.close()
+        self._writer.close()
+        os.close(self._lock)
+
+
+@contextmanager
+def open_database(path: Path) -> Iterator[Database]:
+    """Open the database at `path`, made and migrated if need be. Raises StorageError."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StorageError(f"the folder of the database {path} can't be used: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise StorageError(
+            f"the database {path} is in use by another oqtod: stop that one, or set OQTO_DATABASE_PATH"
+        ) from None
+    with _explained(path):
+        _private(path)
+        database = Database(path, lock)
+    try:
+        with _explained(path):
+            _migrate(database._writer, path)
+        yield database
+    finally:
+        database.close()
+
+
+def _private(path: Path) -> None:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Run the migrations that the database hasn't seen: PRAGMA user_version counts them."""
+    folder = resources.files("oqtod.store") / "migrations"
+    scripts = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda x: x.name)
+    done: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if done > len(scripts):
+        raise StorageError(f"the database {path} was made by a newer oqtod: install that version again")
+    for number, script in enumerate(scripts[done:], start=done + 1):
+        connection.executescript(f"BEGIN;\n{script.read_text()}\nPRAGMA user_version = {number};\nCOMMIT;")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into ours."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+            raise StorageFull(f"there is no space left for the database {path}: free some") from error
+        raise StorageError(f"the database {path} can't be used: {error}") from error
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.IntegrityError):
+            raise
+        raise StorageError(f"{path} is not a usable database: {error}") from error
+    except OSError as error:
+        raise StorageError(f"the database {path} can't be used: {error.strerror}") from error

@@ -1,0 +1,100 @@
+"""The control groups of a runner: one for itself, one for each session, one for each service in it.
+
+Works on the unified hierarchy only (cgroups(7), "version 2"), at any mount point, and only where systemd
+delegated the group to the account (`Delegate=yes` in systemd.resource-control(5)).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import trio
+
+_POLL = 0.01
+"""Seconds between two looks at a group that should become empty."""
+
+
+class Cgroup:
+    """One group, addressed by its directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def child(self, name: str) -> Cgroup:
+        """Return the group `name` below this one, without making it."""
+        return Cgroup(self.path / name)
+
+    def make(self) -> None:
+        """Make the group and those above it; fine when it is there."""
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def add(self, pid: int) -> None:
+        """Move a process in."""
+        (self.path / "cgroup.procs").write_text(str(pid))
+
+    def members(self) -> list[int]:
+        """Return the process ids of the group and of all below it."""
+        found: list[int] = []
+        for folder, _, _ in os.walk(self.path):
+            try:
+                found += map(int, (Path(folder) / "cgroup.procs").read_text().split())
+            except FileNotFoundError:
+                continue  # removed while we walked
+        return found
+
+    def populated(self) -> bool:
+        """Say whether a process lives in the group or below it."""
+        try:
+            events = (self.path / "cgroup.events").read_text()
+        except FileNotFoundError:
+            return False
+        return "populated 1" in events
+
+    def kill(self) -> None:
+        """Send SIGKILL to everything in the group and below; forking does not escape it."""
+        try:
+            (self.path / "cgroup.kill").write_text("1")
+        except FileNotFoundError:
+            return
+
+    async def empty(self, *, timeout: float) -> bool:
+        """Wait at most `timeout` seconds until no process is left; say whether that came true."""
+        with trio.move_on_after(timeout):
+            while self.populated():  # noqa: ASYNC110  the kernel offers no event that trio could wait for
+                await trio.sleep(_POLL)
+            return True
+        return not self.populated()
+
+    def remove(self) -> None:
+        """Remove the group and those below it; all must be empty."""
+        for folder, _, _ in os.walk(self.path, topdown=False):
+            try:
+                Path(folder).rmdir()
+            except FileNotFoundError:
+                continue
+
+
+def delegated() -> Cgroup | None:
+    """Return our own group when it is ours to divide, else None (no systemd, or no delegation).
+
+    The runner may already have moved itself into the group `runner` below it.
+    """
+    mount = _unified_mount()
+    line = next((x for x in Path("/proc/self/cgroup").read_text().splitlines() if x.startswith("0::/")), None)
+    if mount is None or line is None or line == "0::/":
+        return None
+    path = mount / line.removeprefix("0::/")
+    if path.name == "runner":
+        path = path.parent
+    if path.stat().st_uid != os.getuid() or os.environ.get("INVOCATION_ID") is None:
+        return None
+    return Cgroup(path) if os.access(path / "cgroup.procs", os.W_OK) else None
+
+
+def _unified_mount() -> Path | None:
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, rest = line.partition(" - ")
+        if rest.split()[0] == "cgroup2" and fields.split()[3] == "/":
+            return Path(fields.split()[4])
+    return None

@@ -1,0 +1,61 @@
+"""Finding the programs that a session needs, and saying so clearly when one is missing."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from runner.protocol.rpc import CallFailed
+
+
+def sibling(name: str) -> str | None:
+    """Return the path of one of our own commands, installed beside the one that runs now, or on PATH."""
+    for neighbour in (sys.argv[0], sys.executable):
+        candidate = Path(neighbour).absolute().parent / name
+        if candidate.is_file():
+            return str(candidate)
+    return shutil.which(name)
+
+
+def ttyd(binary: str) -> str:
+    """Return the terminal program for `local.ttyd_binary`: found on PATH, or else `oqto-ttyd`."""
+    return _found(binary, key="local.ttyd_binary", default="ttyd", embedded="oqto-ttyd")
+
+
+def fileserver(binary: str) -> str:
+    """Return the file server for `local.fileserver_binary`; `fileserver` and `oqto-files` are one program."""
+    return _found(binary, key="local.fileserver_binary", default="fileserver", embedded="oqto-files")
+
+
+def bubblewrap() -> str:
+    """Return bwrap's path."""
+    found = shutil.which("bwrap")
+    if found is None:
+        raise CallFailed(
+            "missing_program",
+            "bwrap was not found on PATH, and the sandbox needs it",
+            "install the package bubblewrap (only an administrator can turn the sandbox off: "
+            "enabled in sandbox.toml)",
+        )
+    return found
+
+
+def own_code() -> list[Path]:
+    """Return the folders that our commands are run from, for a sandbox that would hide them."""
+    package = Path(__file__).resolve().parent.parent
+    folders = [Path(sys.prefix), Path(sys.base_prefix), package]
+    return [folder for folder in dict.fromkeys(folders) if not folder.is_relative_to("/usr")]
+
+
+def _found(binary: str, *, key: str, default: str, embedded: str) -> str:
+    found = shutil.which(binary)
+    if found is None and binary == default:
+        found = sibling(embedded)
+    if found is None:
+        raise CallFailed(
+            "missing_program",
+            f"{binary} was not found, or may not be executed",
+            f"install it, or set {key} to the program's path",
+        )
+    return found

@@ -1,0 +1,82 @@
+"""The calls that a runner answers. Version 1.
+
+All of them are idempotent: a caller whose connection broke may simply call again.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from runner.protocol.rpc import Call, Protocol
+
+ServiceName = Literal["terminal", "files"]
+ServiceState = Literal["stopped", "starting", "running", "failed"]
+
+
+class SessionSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a runner must know of a session to run it."""
+
+    id: str
+    workspace: str
+    """Absolute path; made when missing. Must be `workspace_root` or beneath it once links are resolved."""
+    workspace_root: str
+    environment: dict[str, str] = {}
+    """What the session's programs see beside the clean environment."""
+    ttyd_binary: str = "ttyd"
+    fileserver_binary: str = "fileserver"
+    max_upload_size_mb: int = 100
+
+
+class ServiceStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One service of a session; `error` says why it failed."""
+
+    state: ServiceState
+    error: str | None = None
+
+
+class SessionStatus(msgspec.Struct, frozen=True):
+    """A session that the runner has, with its services by name."""
+
+    id: str
+    workspace: str
+    services: dict[str, ServiceStatus]
+
+
+class Sessions(msgspec.Struct, frozen=True):
+    """All sessions of a runner."""
+
+    runner_id: str
+    sessions: list[SessionStatus]
+
+
+class StartSession(Call[SessionStatus], frozen=True, tag="start"):
+    """Make a session ready to open services in. One that is there already is answered as it is."""
+
+    answer = SessionStatus
+    session: SessionSpec
+
+
+class StopSession(Call[None], frozen=True, tag="stop"):
+    """End every process of a session. One that isn't there is stopped already."""
+
+    answer = None
+    session_id: str
+
+
+class ListSessions(Call[Sessions], frozen=True, tag="list"):
+    """Say which sessions there are."""
+
+    answer = Sessions
+
+
+class OpenService(Call[ServiceStatus], frozen=True, tag="open"):
+    """Start the service if need be, and send a socket that is connected to it."""
+
+    answer = ServiceStatus
+    session_id: str
+    service: ServiceName
+
+
+RUNNER = Protocol("oqto-runner", 1, [StartSession, StopSession, ListSessions, OpenService])

@@ -1,0 +1,270 @@
+"""The sessions of one runner: started, listed, stopped, and taken over from an earlier runner.
+
+What a later runner must know to take over stands in `session.json` in the session's folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+import re
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import trio
+
+from runner import programs
+from runner.cgroups import Cgroup
+from runner.processes import Process
+from runner.protocol.messages import ServiceName, ServiceStatus, SessionSpec, SessionStatus
+from runner.protocol.rpc import CallFailed
+from runner.sandbox import bubblewrap
+from runner.sandbox.policy import Policy, SandboxRefused, load_policy
+from runner.services import Launch, Service
+
+log = logging.getLogger(__name__)
+
+HOST_SANDBOX = Path("/etc/oqto/sandbox.toml")
+
+_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_SOCKET_PATH_MAX = 107  # sun_path in unix(7), less its NUL
+
+
+class _ServiceRecord(msgspec.Struct, frozen=True):
+    pid: int
+    started: int
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """What `session.json` holds."""
+
+    spec: SessionSpec
+    services: dict[str, _ServiceRecord]
+
+
+class Session:
+    """A session: its workspace, its sandbox, its services."""
+
+    def __init__(
+        self, spec: SessionSpec, folder: Path, cgroup: Cgroup | None, *, personal: bool, nursery: trio.Nursery
+    ) -> None:
+        self.spec = spec
+        self.folder = folder
+        self.cgroup = cgroup
+        self._personal = personal
+        self._account = pwd.getpwuid(os.getuid())
+        self.workspace = Path(spec.workspace)
+        launches: dict[ServiceName, Callable[[], Launch]] = {"terminal": self._terminal, "files": self._files}
+        self.services = {
+            name: Service(name, folder / name, cgroup.child(name) if cgroup else None, launch, nursery)
+            for name, launch in launches.items()
+        }
+
+    @property
+    def status(self) -> SessionStatus:
+        """The session as callers see it."""
+        services: dict[str, ServiceStatus] = {name: x.status for name, x in self.services.items()}
+        return SessionStatus(self.spec.id, str(self.workspace), services)
+
+    def prepare(self) -> None:
+        """Make workspace and folder, and check that the sandbox can be built. Raises CallFailed."""
+        self.workspace = _workspace(self.spec)
+        if self._policy().enabled:
+            programs.bubblewrap()
+        longest = max(len(os.fsencode(service.socket)) for service in self.services.values())
+        if longest > _SOCKET_PATH_MAX:
+            raise CallFailed("bad_request", f"{self.folder} is too long a path for a Unix socket in it")
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.cgroup is not None:
+            self.cgroup.make()
+        self.save()
+
+    async def open(self, name: ServiceName) -> tuple[ServiceStatus, int]:
+        """Start a service if need be; return its state, and a descriptor connected to it."""
+        service = self.services[name]
+        before = service.process
+        connected = await service.open()
+        if service.process is not before:
+            self.save()
+        return service.status, connected.detach()
+
+    async def end(self) -> None:
+        """End all services, and all that ever ran in the session's control group."""
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                for service in self.services.values():
+                    nursery.start_soon(service.end)
+            if self.cgroup is not None:
+                self.cgroup.kill()
+                await self.cgroup.empty(timeout=2)
+                self.cgroup.remove()
+            shutil.rmtree(self.folder, ignore_errors=False)
+
+    def save(self) -> None:
+        """Write `session.json`, whole or not at all."""
+        running = {
+            name: _ServiceRecord(service.process.pid, service.process.started)
+            for name, service in self.services.items()
+            if service.process is not None
+        }
+        text = msgspec.json.encode(_Record(self.spec, running))
+        fresh = self.folder / "session.json.new"
+        fresh.touch(mode=0o600)
+        fresh.write_bytes(text)
+        fresh.rename(self.folder / "session.json")
+
+    def adopt(self, services: dict[str, _ServiceRecord]) -> None:
+        """Take over the services that still run."""
+        self.workspace = _workspace(self.spec)
+        for name, record in services.items():
+            service = self.services.get(name)
+            if service is None or self.cgroup is None:
+                continue
+            process = Process.adopt(record.pid, record.started, self.cgroup.child(name))
+            if process is not None:
+                service.watch(process)
+
+    def _policy(self) -> Policy:
+        home = Path(self._account.pw_dir)
+        own = home / ".config/oqto/sandbox.toml"
+        try:
+            return load_policy(
+                host=None if self._personal else HOST_SANDBOX,
+                user=own,
+                workspace=self.workspace / ".oqto/sandbox.toml",
+                home=home,
+            )
+        except SandboxRefused as refused:
+            raise CallFailed("sandbox_refused", str(refused), "correct the file, then try again") from refused
+
+    def _sandboxed(self, name: str, argv: list[str]) -> Launch:
+        policy = self._policy()
+        home = Path(self._account.pw_dir)
+        command = bubblewrap.command(
+            policy,
+            argv,
+            workspace=self.workspace,
+            home=home,
+            service_directory=self.folder / name,
+            programs=[*programs.own_code(), Path(argv[0])],
+            die_with_parent=self.cgroup is None,
+            bwrap=programs.bubblewrap() if policy.enabled else "bwrap",
+        )
+        extra = {**self.spec.environment, "OQTO_SESSION_ID": self.spec.id}
+        return Launch(command, bubblewrap.environment(self._account, extra))
+
+    def _terminal(self) -> Launch:
+        shell = self._account.pw_shell or "/bin/sh"
+        terminal = programs.ttyd(self.spec.ttyd_binary)
+        argv = [
+            terminal,
+            "-i",
+            str(self.services["terminal"].socket),
+            "-W",
+            "-w",
+            str(self.workspace),
+            shell,
+            "-l",
+        ]
+        return self._sandboxed("terminal", argv)
+
+    def _files(self) -> Launch:
+        argv = [programs.fileserver(self.spec.fileserver_binary)]
+        argv += ["--root", str(self.workspace), "--socket", str(self.services["files"].socket)]
+        argv += ["--max-upload-mb", str(self.spec.max_upload_size_mb)]
+        return self._sandboxed("files", argv)
+
+
+def _workspace(spec: SessionSpec) -> Path:
+    """Make the workspace and return it with all links resolved. Raises CallFailed where it lies elsewhere."""
+    asked, root = Path(spec.workspace), Path(spec.workspace_root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        # Resolved before it is made: nothing comes into being outside the root.
+        workspace, root = asked.resolve(), root.resolve()
+        if not workspace.is_relative_to(root):
+            raise CallFailed("bad_workspace", f"the workspace {asked} is not in {spec.workspace_root}")
+        workspace.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"the workspace {asked} can't be made: {error.strerror}"
+        raise CallFailed("bad_workspace", message) from error
+    return workspace
+
+
+class Registry:
+    """All sessions of this runner, by id."""
+
+    def __init__(self, folder: Path, cgroup: Cgroup | None, nursery: trio.Nursery, *, personal: bool) -> None:
+        self._folder = folder
+        self._cgroup = cgroup
+        self._make = partial(Session, personal=personal, nursery=nursery)
+        self._sessions: dict[str, Session] = {}
+        self._locks: dict[str, trio.Lock] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def statuses(self) -> list[SessionStatus]:
+        """Return every session's state."""
+        return [session.status for session in self._sessions.values()]
+
+    async def start(self, spec: SessionSpec) -> SessionStatus:
+        """Make a session ready; one that is there already stays as it is. Raises CallFailed."""
+        if not _ID.fullmatch(spec.id):
+            raise CallFailed("bad_request", "a session id has 1 to 64 letters, digits, - or _")
+        async with self._locks.setdefault(spec.id, trio.Lock()):
+            if spec.id not in self._sessions:
+                session = self._make(spec, self._folder / spec.id, self._group(spec.id))
+                session.prepare()
+                self._sessions[spec.id] = session
+                log.info("session started", extra={"SESSION_ID": spec.id})
+            return self._sessions[spec.id].status
+
+    async def open(self, session_id: str, service: ServiceName) -> tuple[ServiceStatus, int]:
+        """Return a service's state and a descriptor connected to it. Raises CallFailed."""
+        session = self._sessions.get(session_id)
+        if session is None:
+            raise CallFailed("no_session", "the session does not run here")
+        return await session.open(service)
+
+    async def stop(self, session_id: str) -> None:
+        """End a session; fine when there is none."""
+        async with self._locks.setdefault(session_id, trio.Lock()):
+            session = self._sessions.pop(session_id, None)
+            if session is not None:
+                await session.end()
+                log.info("session stopped", extra={"SESSION_ID": session_id})
+        self._locks.pop(session_id, None)
+
+    async def stop_all(self) -> None:
+        """End every session."""
+        async with trio.open_nursery() as nursery:
+            for session_id in list(self._sessions):
+                nursery.start_soon(self.stop, session_id)
+
+    def adopt(self) -> None:
+        """Take over what an earlier runner left, and clear away what can't be taken over."""
+        if not self._folder.is_dir():
+            return
+        for folder in self._folder.iterdir():
+            try:
+                record = msgspec.json.decode((folder / "session.json").read_bytes(), type=_Record)
+                if self._cgroup is None:
+                    raise OSError("there is no control group to find its processes by")
+                session = self._make(record.spec, folder, self._group(record.spec.id))
+                session.adopt(record.services)
+            except (OSError, msgspec.MsgspecError, CallFailed) as error:
+                log.warning("clearing away the session in %s: %s", folder, error)
+                if (group := self._group(folder.name)) is not None:
+                    group.kill()
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
+            self._sessions[record.spec.id] = session
+            log.info("session taken over", extra={"SESSION_ID": record.spec.id})
+
+    def _group(self, session_id: str) -> Cgroup | None:
+        return self._cgroup.child(f"session-{session_id}") if self._cgroup else None
