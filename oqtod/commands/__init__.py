@@ -1,1 +1,5 @@
-"""The oqtod command line."""
+"""The command `oqtod` and its subcommands."""
+
+from oqtod.commands.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,54 @@
+"""The keys whose feature isn't built yet. The list must shrink to nothing.
+
+A key in it may stand at its default, so that the reference's full example loads; anything else would be a
+promise that oqtod doesn't keep, and stops the start.
+"""
+
+from typing import Final
+
+from .keys import Key
+
+UNBUILT: Final[dict[str, str]] = {
+    "profile": "profiles",
+    "logging.audit_enabled": "the audit log",
+    "logging.audit_file": "the audit log",
+    "server.admin_socket_path": "the admin socket",
+    "runtime.parallelism": "a worker pool of a chosen size",
+    "runtime.fail_fast": "a choice about failing fast",
+    "container.*": "sessions in containers",
+    "runner.pi_sessions_dir": "the agent",
+    "runner.memories_dir": "the agent",
+    "agent_browser.*": "the browser in a session",
+    "eavs.*": "EAVS",
+    "auth.oidc_issuer": "login with OIDC",
+    "auth.oidc_audience": "login with OIDC",
+    "sessions.auto_attach_scan": "scanning before attaching",
+    "sessions.idle_timeout_minutes": "stopping idle sessions",
+    "sessions.idle_check_interval_seconds": "stopping idle sessions",
+    "sessions.busy_cpu_percent": "stopping idle sessions",
+    "limits.*": "limits per user",
+    "templates.*": "project templates",
+    "onboarding_templates.*": "onboarding templates",
+    "feedback.*": "feedback",
+    "scaffold.*": "scaffolding",
+}
+"""A key, or all keys of a section, and the feature that it waits for."""
+
+ALSO_ACCEPTED: Final[dict[str, object]] = {
+    "eavs.enabled": False,  # what isn't there can be switched off
+    "eavs.container_url": "http://host.containers.internal:41800",
+    "logging.audit_file": "$XDG_STATE_HOME/oqto/audit.log.jsonl",
+}
+"""Values besides the default: those of the reference's full example, and those that mean the default."""
+
+
+def feature_missing(path: str) -> str | None:
+    """Return the feature that the key at `path` waits for, or None when the key works."""
+    return UNBUILT.get(path) or UNBUILT.get(path.rpartition(".")[0] + ".*")
+
+
+def refuses(key: Key, written: object) -> bool:
+    """Whether the value, as it was written before expansion, asks for something that isn't built."""
+    if feature_missing(key.path) is None:
+        return False
+    return not (written == key.default or (key.path in ALSO_ACCEPTED and written == ALSO_ACCEPTED[key.path]))

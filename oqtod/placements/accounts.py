@@ -1,0 +1,58 @@
+"""Where a platform user's runner is: asked of the supervisor in host mode, our own child in personal mode."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from oqtod.placements.link import Link
+from oqtod.supervisor import messages
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerAddress:
+    """The account that a user's sessions run as, and the socket of its runner."""
+
+    account: str
+    uid: int
+    home: str
+    socket: str
+
+
+class RunnerDirectory(Protocol):
+    """Finds runners."""
+
+    async def locate(self, user_id: str, *, timeout: float) -> RunnerAddress:
+        """Return the address of a user's runner, with somebody listening there.
+
+        Raises CallFailed, ConnectionLost, trio.TooSlowError, OSError.
+        """
+
+
+class HostDirectory:
+    """Host mode: an account for each user, made by the supervisor when it is first needed."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._broker = Link(messages.SOCKET, messages.BROKER, uid=0, nursery=nursery)
+
+    async def locate(self, user_id: str, *, timeout: float) -> RunnerAddress:
+        """Have the account made, and systemd listen for its runner."""
+        account = await self._broker.call(messages.EnsureAccount(user_id), timeout=timeout)
+        await self._broker.call(messages.StartRunner(account.name), timeout=timeout)
+        return RunnerAddress(account.name, account.uid, account.home, account.socket)
+
+
+class PersonalDirectory:
+    """Personal mode: every user is the one who started us."""
+
+    def __init__(self, socket: str) -> None:
+        entry = pwd.getpwuid(os.getuid())
+        self._address = RunnerAddress(entry.pw_name, entry.pw_uid, entry.pw_dir, socket)
+
+    async def locate(self, user_id: str, *, timeout: float) -> RunnerAddress:
+        """Return the one address."""
+        return self._address

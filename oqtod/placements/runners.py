@@ -1,0 +1,136 @@
+"""Sessions on this host's runners: the calls of the runner protocol, with errors made for people."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import trio
+
+from oqtod import config as configuration
+from oqtod.config import Config
+from oqtod.errors import Refusal
+from oqtod.placements.accounts import RunnerAddress, RunnerDirectory
+from oqtod.placements.link import Link
+from oqtod.sessions.model import Session
+from runner.protocol import messages
+from runner.protocol.messages import ServiceName, SessionStatus
+from runner.protocol.rpc import Call, CallFailed, ConnectionLost
+
+log = logging.getLogger(__name__)
+
+A = TypeVar("A")
+
+_REFUSALS = {
+    "bad_request": "bad_request",
+    "bad_workspace": "bad_request",
+    "sandbox_refused": "unprocessable",
+    "no_session": "conflict",
+}
+"""Codes of runner and broker that are the caller's to mend; all others mean that we can't serve now."""
+
+
+class Runners:
+    """The runners of all users, by account."""
+
+    def __init__(self, directory: RunnerDirectory, config: Config, nursery: trio.Nursery) -> None:
+        self._directory = directory
+        self._config = config
+        self._nursery = nursery
+        self._timeout = float(config.runtime.timeout)
+        self._links: dict[str, tuple[RunnerAddress, Link]] = {}
+        self._locating: dict[str, trio.Lock] = {}
+
+    async def address(self, user_id: str) -> RunnerAddress:
+        """Return where a user's sessions run; makes the account if need be. Raises Refusal."""
+        with self._explained("the account"):
+            address, _ = await self._link(user_id)
+            return address
+
+    def workspace_root(self, user_id: str, address: RunnerAddress) -> str:
+        """Return the folder that a user's workspaces are in: `local.workspace_dir`."""
+        return configuration.workspace_root(self._config, user_id=user_id, home=address.home)
+
+    async def start(self, session: Session) -> SessionStatus:
+        """Make the session ready at its runner. Raises Refusal."""
+        environment = dict(session.environment)
+        if self._config.runner.runner_id is not None:
+            environment["OQTO_RUNNER_ID"] = self._config.runner.runner_id
+        address = await self.address(session.user_id)
+        spec = messages.SessionSpec(
+            id=session.id,
+            workspace=session.workspace_path,
+            workspace_root=self.workspace_root(session.user_id, address),
+            environment=environment,
+            ttyd_binary=self._config.local.ttyd_binary,
+            fileserver_binary=self._config.local.fileserver_binary,
+            max_upload_size_mb=self._config.server.max_upload_size_mb,
+        )
+        return await self._call(session.user_id, messages.StartSession(spec))
+
+    async def stop(self, session: Session) -> None:
+        """End the session's processes. Raises Refusal."""
+        await self.stop_by_id(session.user_id, session.id)
+
+    async def stop_by_id(self, user_id: str, session_id: str) -> None:
+        """End the processes of a session that may not be on record. Raises Refusal."""
+        await self._call(user_id, messages.StopSession(session_id))
+
+    async def statuses(self, user_id: str) -> dict[str, SessionStatus]:
+        """Return the sessions that a user's runner has, by id. Raises Refusal."""
+        answer = await self._call(user_id, messages.ListSessions())
+        return {status.id: status for status in answer.sessions}
+
+    async def open(self, session: Session, service: ServiceName) -> socket.socket:
+        """Return a socket connected to a service of the session, started if need be. Raises Refusal."""
+        call = messages.OpenService(session.id, service)
+        with self._explained("the runner"):
+            _, link = await self._link(session.user_id)
+            try:
+                _, descriptors = await link.call_for_descriptors(call, timeout=self._timeout)
+            except OSError:
+                link = await self._link_anew(session.user_id)
+                _, descriptors = await link.call_for_descriptors(call, timeout=self._timeout)
+            (descriptor,) = descriptors
+            return socket.socket(fileno=descriptor)
+
+    async def _call(self, user_id: str, call: Call[A]) -> A:
+        with self._explained("the runner"):
+            _, link = await self._link(user_id)
+            try:
+                return await link.call(call, timeout=self._timeout)
+            except OSError:
+                # Nobody listens where somebody did: the account or its units were changed behind our back.
+                link = await self._link_anew(user_id)
+                return await link.call(call, timeout=self._timeout)
+
+    async def _link_anew(self, user_id: str) -> Link:
+        self._links.pop(user_id, None)
+        _, link = await self._link(user_id)
+        return link
+
+    async def _link(self, user_id: str) -> tuple[RunnerAddress, Link]:
+        async with self._locating.setdefault(user_id, trio.Lock()):
+            if user_id not in self._links:
+                address = await self._directory.locate(user_id, timeout=self._timeout)
+                link = Link(address.socket, messages.RUNNER, uid=address.uid, nursery=self._nursery)
+                self._links[user_id] = address, link
+            return self._links[user_id]
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except CallFailed as failed:
+            code = _REFUSALS.get(failed.code, "unavailable")
+            raise Refusal(code, failed.message, failed.hint) from failed
+        except trio.TooSlowError as error:
+            message = f"{what} did not answer within {self._timeout:g} seconds"
+            raise Refusal("unavailable", message, "try again; see runtime.timeout") from error
+        except (ConnectionLost, OSError) as error:
+            log.warning("%s can't be reached: %s", what, error)
+            hint = "try again; if it lasts, an administrator should look at: systemctl status oqtod"
+            raise Refusal("unavailable", f"{what} can't be reached: {error}", hint) from error

@@ -1,0 +1,129 @@
+"""The supervisor's socket: who may connect, and what each call does."""
+
+from __future__ import annotations
+
+import grp
+import logging
+import os
+import pwd
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from oqtod import config as configuration
+from oqtod.config import Config
+from oqtod.supervisor import messages, units
+from oqtod.supervisor.accounts import AccountTable
+from oqtod.supervisor.registry import RegistryError, Row
+from runner.protocol import rpc
+from runner.protocol.wire import Peer, Wire, WireError, peer_of
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 16
+GATEWAY_ACCOUNT = "oqtod"
+
+
+class Broker:
+    """Answers the gateway. One call at a time changes anything."""
+
+    def __init__(self, accounts: AccountTable, config: Config) -> None:
+        self._accounts = accounts
+        self._config = config
+        self._changing = trio.Lock()
+        self._allowed = {0, pwd.getpwnam(GATEWAY_ACCOUNT).pw_uid}
+
+    async def serve(self, listener: trio.socket.SocketType) -> None:
+        """Accept and answer for ever."""
+        slots = trio.Semaphore(MAX_CONNECTIONS)
+        async with trio.open_nursery() as nursery:
+            while True:
+                await slots.acquire()
+                connection, _ = await listener.accept()
+                nursery.start_soon(self._serve, connection, slots)
+
+    async def _serve(self, connection: trio.socket.SocketType, slots: trio.Semaphore) -> None:
+        try:
+            peer = peer_of(connection)
+            if peer.uid not in self._allowed:
+                log.warning("refused a connection of uid %d (pid %d)", peer.uid, peer.pid)
+                connection.close()
+                return
+            await rpc.serve(Wire(connection), messages.BROKER, self._answer, program="oqtod supervise")
+        except WireError as error:
+            log.warning("closed a connection: %s", error)
+        finally:
+            slots.release()
+
+    async def _answer(self, call: Any, peer: Peer) -> tuple[Any, Sequence[int]]:
+        try:
+            return await self._result(call), ()
+        except RegistryError as error:
+            log.error("%s", error)
+            raise rpc.CallFailed("account_failed", str(error)) from error
+
+    async def _result(self, call: Any) -> Any:
+        timeout = float(self._config.runtime.timeout)
+        match call:
+            case messages.EnsureAccount(user_id=user_id):
+                async with self._changing:
+                    return self._described(await self._accounts.ensure(user_id))
+            case messages.DeleteAccount(account=name, remove_home=remove_home):
+                async with self._changing:
+                    self._accounts.named(name)
+                    await self._stop(name, timeout)
+                    return await self._accounts.delete(name, remove_home=remove_home)
+            case messages.ListAccounts():
+                return messages.Accounts([self._described(row) for row in self._accounts.live()])
+            case messages.StartRunner(account=name):
+                row = self._accounts.named(name)
+                if self._config.local.runner_socket_pattern is not None:
+                    await units.listen_at(name, self._described(row).socket, timeout=timeout)
+                await units.start(units.socket_unit(name), timeout=timeout)
+                return await self._status(name, timeout)
+            case messages.StopRunner(account=name):
+                self._accounts.named(name)
+                await self._stop(name, timeout)
+                return await self._status(name, timeout)
+            case messages.StatusOfRunner(account=name):
+                self._accounts.named(name)
+                return await self._status(name, timeout)
+        raise AssertionError(f"{call} is in the protocol, and nobody answers it")
+
+    def _described(self, row: Row) -> messages.Account:
+        path = configuration.runner_socket(self._config, user=row.name, uid=row.uid)
+        return messages.Account(row.user_id, row.name, row.uid, f"/home/{row.name}", path)
+
+    async def _stop(self, name: str, timeout: float) -> None:
+        await units.stop(units.socket_unit(name), timeout=timeout)
+        await units.stop(units.service_unit(name), timeout=timeout)
+
+    async def _status(self, name: str, timeout: float) -> messages.RunnerStatus:
+        return messages.RunnerStatus(
+            await units.active_state(units.socket_unit(name), timeout=timeout),
+            await units.active_state(units.service_unit(name), timeout=timeout),
+        )
+
+
+def listen(path: Path) -> socket.socket:
+    """Listen at `path`, root:oqtod 0660, in place of whatever was there. Raises OSError, KeyError.
+
+    The folder is root's. The socket gets its owner and mode under a name of its own, and then its place:
+    nobody ever sees it open wider.
+    """
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(str(fresh))
+    finally:
+        os.umask(mask)
+    os.chown(fresh, 0, grp.getgrnam(GATEWAY_ACCOUNT).gr_gid)
+    fresh.chmod(0o660)
+    listener.listen(MAX_CONNECTIONS)
+    fresh.rename(path)
+    return listener

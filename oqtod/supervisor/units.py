@@ -1,0 +1,126 @@
+"""systemd units of the runners, over D-Bus: org.freedesktop.systemd1(5). The only module that talks to it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import trio
+from jeepney import DBusAddress, DBusErrorResponse, MatchRule, new_method_call
+from jeepney.bus_messages import message_bus
+from jeepney.io.common import RouterClosed
+from jeepney.io.trio import DBusRouter, Proxy, open_dbus_router
+from jeepney.wrappers import unwrap_msg
+
+from runner.protocol.rpc import CallFailed
+
+T = TypeVar("T")
+
+_MANAGER = DBusAddress(
+    "/org/freedesktop/systemd1",
+    bus_name="org.freedesktop.systemd1",
+    interface="org.freedesktop.systemd1.Manager",
+)
+_DROP_INS = Path("/run/systemd/system")
+_UNITS = "oqto-runner@*"
+
+
+class _JobFailed(Exception):
+    """A job of systemd did not end well; str() is its result, such as "failed" or "timeout"."""
+
+
+def socket_unit(account: str) -> str:
+    """Name the socket unit of an account's runner."""
+    return f"oqto-runner@{account}.socket"
+
+
+def service_unit(account: str) -> str:
+    """Name the service unit of an account's runner."""
+    return f"oqto-runner@{account}.service"
+
+
+async def start(unit: str, *, timeout: float) -> None:
+    """Start a unit, and wait until that is done; nothing to do where it is active. Raises CallFailed."""
+    await _talk(partial(_job, "StartUnit", unit), f"starting {unit}", timeout)
+
+
+async def stop(unit: str, *, timeout: float) -> None:
+    """Stop a unit, and wait until that is done. Raises CallFailed."""
+    await _talk(partial(_job, "StopUnit", unit), f"stopping {unit}", timeout)
+
+
+async def active_state(unit: str, *, timeout: float) -> str:
+    """Return the unit's ActiveState ("active", "inactive", "failed", …). Raises CallFailed."""
+    return await _talk(partial(_active_state, unit), f"the state of {unit}", timeout)
+
+
+async def listen_at(account: str, path: str, *, timeout: float) -> None:
+    """Have the account's socket unit listen at another place than it was written with. Raises CallFailed."""
+    folder = _DROP_INS / f"{socket_unit(account)}.d"
+    text = f"[Socket]\nListenStream=\nListenStream={path.replace('%', '%%')}\n"
+    drop_in = folder / "50-oqtod.conf"
+    if drop_in.is_file() and drop_in.read_text() == text:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    drop_in.write_text(text)
+    await _talk(_reload, "reloading systemd", timeout)
+
+
+async def _talk(conversation: Callable[[DBusRouter], Awaitable[T]], what: str, timeout: float) -> T:
+    """Hold one conversation on a connection of its own; whatever goes wrong becomes CallFailed."""
+    answer: list[T] = []
+    failure: Exception | None = None
+    with trio.move_on_after(timeout) as patience:
+        try:
+            async with open_dbus_router(bus="SYSTEM") as router:
+                try:
+                    answer.append(await conversation(router))
+                except (DBusErrorResponse, _JobFailed) as error:
+                    failure = error
+        except (OSError, trio.BrokenResourceError, trio.EndOfChannel, RouterClosed) as error:
+            failure = error
+    if answer:
+        return answer[0]
+    reason = f"no answer within {timeout:g} seconds" if patience.cancelled_caught else str(failure)
+    raise CallFailed("systemd_failed", f"{what} failed: {reason}", f"see: systemctl status '{_UNITS}'")
+
+
+async def _call(router: DBusRouter, method: str, signature: str = "", body: tuple[Any, ...] = ()) -> Any:
+    reply = await router.send_and_get_reply(new_method_call(_MANAGER, method, signature or None, body))
+    return unwrap_msg(reply)
+
+
+async def _job(method: str, unit: str, router: DBusRouter) -> None:
+    done = MatchRule(
+        type="signal", interface=_MANAGER.interface, member="JobRemoved", path=_MANAGER.object_path
+    )
+    # Subscribed before the job is made: its end can't be missed.
+    await Proxy(message_bus, router).AddMatch(done)
+    await _call(router, "Subscribe")
+    async with router.filter(done, bufsize=1000) as removed:
+        try:
+            (job,) = await _call(router, method, "ss", (unit, "replace"))
+        except DBusErrorResponse as error:
+            if method == "StopUnit" and error.name == "org.freedesktop.systemd1.NoSuchUnit":
+                return  # it isn't loaded: nothing runs
+            raise
+        async for message in removed:
+            _, path, _, result = message.body
+            if path == job:
+                if result not in ("done", "skipped"):
+                    raise _JobFailed(result)
+                return
+
+
+async def _active_state(unit: str, router: DBusRouter) -> str:
+    (path,) = await _call(router, "LoadUnit", "s", (unit,))
+    properties = DBusAddress(path, _MANAGER.bus_name, "org.freedesktop.DBus.Properties")
+    asked = ("org.freedesktop.systemd1.Unit", "ActiveState")
+    reply = await router.send_and_get_reply(new_method_call(properties, "Get", "ss", asked))
+    return str(unwrap_msg(reply)[0][1])
+
+
+async def _reload(router: DBusRouter) -> None:
+    await _call(router, "Reload")

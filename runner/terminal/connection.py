@@ -1,0 +1,303 @@
+"""One terminal: a WebSocket on one side, a process on a pseudoterminal on the other.
+
+The process starts with the client's first message and ends with the connection, whichever of the two goes
+first. Flow control runs both ways and nothing is queued without a limit:
+
+- the pseudoterminal isn't read while the client has said pause, or while its socket is full;
+- the socket isn't read while INPUT_LIMIT bytes of input wait for a process that doesn't read them.
+
+The two could wait for each other: a paused client pastes a lot, the process can't read for it can't write,
+and the resume stands behind the input. So a full input queue overrides a pause.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import trio
+
+from runner.terminal import protocol, websocket
+from runner.terminal.process import PtyProcess, SpawnError
+from runner.terminal.websocket import CloseCode
+
+INPUT_LIMIT: Final = 1 << 20
+"""Bytes of input that wait for the process before the socket isn't read any more."""
+
+HELLO_SECONDS: Final = 10.0
+"""How long a client may take from the upgrade to its first message."""
+
+_LINGER_SECONDS: Final = 2.0  # for the peer's answer to our close frame
+_EXIT_SECONDS: Final = 1.0  # between the last close of the terminal and the exit of the process
+_DRAIN_LIMIT: Final = (
+    1 << 18
+)  # bytes; more than a terminal holds, less than a background job can write for ever
+_SILENT_PINGS: Final = 4  # a client that sent nothing for so many ping intervals is gone
+_RECEIVE_SIZE: Final = 1 << 16
+_WRITE_SIZE: Final = 1 << 16
+
+
+class TerminalConnection:
+    """Serves one upgraded connection; `run` returns when both sides are gone.
+
+    spawn starts the process at a size (columns, rows) and may raise SpawnError. greeting is sent before the
+    first output. Without writable, input is read and dropped. ping_seconds is the interval of pings, 0 for
+    none.
+    """
+
+    def __init__(
+        self,
+        stream: trio.SocketStream,
+        received: bytes,
+        *,
+        spawn: Callable[[int, int], PtyProcess],
+        greeting: Sequence[bytes],
+        writable: bool,
+        ping_seconds: float,
+    ) -> None:
+        self._stream = stream
+        self._reader = websocket.FrameReader()
+        self._reader.feed(received)
+        self._spawn = spawn
+        self._greeting = greeting
+        self._writable = writable
+        self._ping_seconds = ping_seconds
+
+        self._send_lock = trio.Lock()
+        self._torn = False  # a frame went out in part: nothing more can be said on this connection
+        self._peer_closed = False  # its close frame has come
+        self._ending: tuple[int | None, str] | None = None  # the close frame to send; the first wins
+        self._last_heard = trio.current_time()
+
+        self._input = bytearray()  # read from the socket, not yet taken by the terminal
+        self._input_grew = trio.Event()
+        self._input_shrank = trio.Event()
+        self._paused = False
+        self._output_wait = trio.CancelScope()  # cancelled to make `_pump_output` look around
+
+    async def run(self) -> None:
+        """Serve until the end, which includes the process's; never raises for what the client does."""
+        try:
+            hello = await self._wait_for_hello()
+            if hello is not None:
+                await self._run_process(hello)
+        finally:
+            if trio.current_effective_deadline() == -math.inf:
+                self._end_with(CloseCode.GOING_AWAY, "the terminal server is stopping")
+            with trio.CancelScope(shield=True):
+                await self._close()
+
+    async def _wait_for_hello(self) -> protocol.Hello | None:
+        with trio.move_on_after(HELLO_SECONDS):
+            while (message := await self._next_message()) is not None:
+                if isinstance(message, protocol.Hello):
+                    return message
+            return None
+        self._end_with(CloseCode.POLICY_VIOLATION, f"no first message within {HELLO_SECONDS:.0f} seconds")
+        return None
+
+    async def _run_process(self, hello: protocol.Hello) -> None:
+        try:
+            process = self._spawn(hello.columns, hello.rows)
+        except SpawnError as error:
+            self._end_with(CloseCode.INTERNAL_ERROR, str(error))
+            return
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._follow_client, process, nursery.cancel_scope)
+                nursery.start_soon(self._pump_input, process)
+                nursery.start_soon(self._watch_exit, process)
+                if self._ping_seconds > 0:
+                    nursery.start_soon(self._ping, nursery.cancel_scope)
+                await self._pump_output(process)
+                nursery.cancel_scope.cancel()
+        finally:
+            how = await process.end()
+        self._end_with(CloseCode.NORMAL, how)
+
+    # --- from the client ----------------------------------------------------------------------------------
+
+    async def _next_message(self) -> protocol.ClientMessage | None:
+        """Return the next message with a meaning; None when the client has ended or broken the protocol."""
+        try:
+            while (event := await self._next_event()) is not None:
+                match event:
+                    case websocket.Message(data):
+                        if (message := protocol.parse(data)) is not None:
+                            return message
+                    case websocket.Ping(payload):
+                        if not await self._send(websocket.pong_frame(payload)):
+                            return None
+                    case websocket.Close(code):
+                        self._peer_closed = True
+                        self._end_with(code, "")  # RFC 6455, 5.5.1: the answer echoes the code
+                        return None
+        except websocket.RemoteProtocolError as error:
+            self._end_with(error.code, error.reason)
+        except protocol.MalformedMessageError as error:
+            self._end_with(CloseCode.INVALID_DATA, str(error))
+        return None
+
+    async def _next_event(self) -> websocket.Event | None:
+        """Return the next frame's event, None at the end of the stream."""
+        while (event := self._reader.next_event()) is None:
+            try:
+                data = await self._stream.receive_some(_RECEIVE_SIZE)
+            except trio.BrokenResourceError:
+                data = b""
+            if not data:
+                self._torn = True  # nobody is there to read a close frame
+                return None
+            self._last_heard = trio.current_time()
+            self._reader.feed(bytes(data))
+        return event
+
+    async def _follow_client(self, process: PtyProcess, scope: trio.CancelScope) -> None:
+        while (message := await self._next_message()) is not None:
+            match message:
+                case protocol.Input(data) if self._writable:
+                    if not await self._take_input(data):
+                        break
+                case protocol.Resize(columns, rows):
+                    process.resize(columns, rows)
+                case protocol.Pause():
+                    self._paused = True
+                    self._output_wait.cancel()
+                case protocol.Resume():
+                    self._paused = False
+                    self._output_wait.cancel()
+        scope.cancel()
+
+    async def _take_input(self, data: bytes) -> bool:
+        """Queue input, and wait while the queue is full; False when the client has gone meanwhile."""
+        self._input += data
+        self._input_grew.set()
+        while self._input_is_stuck:
+            self._output_wait.cancel()
+            self._input_shrank = trio.Event()
+            if not await self._client_stays_until(self._input_shrank):
+                return False
+        return True
+
+    @property
+    def _input_is_stuck(self) -> bool:
+        return len(self._input) > INPUT_LIMIT
+
+    async def _client_stays_until(self, event: trio.Event) -> bool:
+        """Wait for the event without reading the socket; False if the client hangs up first.
+
+        A hang-up stands behind the bytes that aren't read, so it takes epoll's EPOLLRDHUP to see it; trio
+        waits for the epoll descriptor, which is readable when the one event in it has happened.
+        """
+        with select.epoll() as hangup:
+            hangup.register(self._stream.socket.fileno(), select.EPOLLRDHUP | select.EPOLLHUP)
+
+            async def watch() -> None:
+                await trio.lowlevel.wait_readable(hangup.fileno())
+                nursery.cancel_scope.cancel()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch)
+                await event.wait()
+                nursery.cancel_scope.cancel()
+        return event.is_set()
+
+    async def _pump_input(self, process: PtyProcess) -> None:
+        while True:
+            while not self._input:
+                self._input_grew = trio.Event()
+                await self._input_grew.wait()
+            try:
+                taken = process.write(bytes(self._input[:_WRITE_SIZE]))
+                if not taken:
+                    await process.wait_writable()
+            except OSError:
+                return  # the terminal is hung up; the output side sees the same and ends the connection
+            del self._input[:taken]
+            self._input_shrank.set()
+
+    async def _ping(self, scope: trio.CancelScope) -> None:
+        """Find out about a client that vanished without a word, as one does that changes networks."""
+        while True:
+            await trio.sleep(self._ping_seconds)
+            if trio.current_time() - self._last_heard > self._ping_seconds * _SILENT_PINGS:
+                self._torn = True
+                scope.cancel()
+            elif not self._send_lock.locked():  # a full socket needs no ping, and would keep this task
+                await self._send(websocket.ping_frame())
+
+    # --- to the client ------------------------------------------------------------------------------------
+
+    async def _watch_exit(self, process: PtyProcess) -> None:
+        await process.wait_exit()
+        self._output_wait.cancel()
+
+    async def _pump_output(self, process: PtyProcess) -> None:
+        """Send the greeting and all that the process writes; return when there is no more, or no reader."""
+        for message in self._greeting:
+            await self._send(websocket.binary_frame(message))
+        while not process.has_exited():
+            with trio.CancelScope() as self._output_wait:
+                if self._paused and not self._input_is_stuck:
+                    await trio.sleep_forever()
+                await process.wait_readable()
+            if self._output_wait.cancelled_caught:
+                continue
+            data = process.read()
+            if data == b"":  # the terminal is closed, which normally is the start of the exit
+                with trio.move_on_after(_EXIT_SECONDS):
+                    await process.wait_exit()
+                return
+            if data and not await self._send(websocket.binary_frame(protocol.output(data))):
+                return
+        # What is left fits into the terminal's buffer, unless a background job goes on writing.
+        sent = 0
+        while sent < _DRAIN_LIMIT and (data := process.read()):
+            sent += len(data)
+            if not await self._send(websocket.binary_frame(protocol.output(data))):
+                return
+
+    async def _send(self, frame: bytes) -> bool:
+        """Send a frame whole; False when the connection can't take any more."""
+        async with self._send_lock:
+            if self._torn:
+                return False
+            self._torn = True  # and stays so if we are cancelled half-way
+            try:
+                await self._stream.send_all(frame)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return False
+            self._torn = False
+            return True
+
+    # --- the end ------------------------------------------------------------------------------------------
+
+    def _end_with(self, code: int | None, reason: str) -> None:
+        if self._ending is None:
+            self._ending = (code, reason)
+
+    async def _close(self) -> None:
+        """Send the close frame, and give the peer a moment for its own.
+
+        Closing a socket with unread bytes in it resets the connection, and the peer might never see our last
+        frames; so what still comes is read and dropped.
+        """
+        with trio.move_on_after(_LINGER_SECONDS):
+            if self._ending is not None and await self._send(websocket.close_frame(*self._ending)):
+                try:
+                    await self._stream.send_eof()
+                    while not self._peer_closed and (data := await self._stream.receive_some(_RECEIVE_SIZE)):
+                        self._look_for_close(bytes(data))
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    pass  # gone already, which is as good
+        await trio.aclose_forcefully(self._stream)
+
+    def _look_for_close(self, data: bytes) -> None:
+        self._reader.feed(data)
+        try:
+            while (event := self._reader.next_event()) is not None:
+                self._peer_closed = isinstance(event, websocket.Close)
+        except websocket.RemoteProtocolError:
+            pass  # the connection is closing for a reason already given
