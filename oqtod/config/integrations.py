@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from .metadata import PathText, Section, UrlText, Word, key
 
@@ -21,7 +21,9 @@ class AgentBrowser(Section, frozen=True):
         PathText | None,
         key("Custom Chromium path", kind="program", shown="(auto)", example="/usr/bin/chromium"),
     ] = None
-    extensions: Annotated[list[PathText], key("Browser extensions to load", kind="path")] = []
+    extensions: Annotated[list[PathText], key("Browser extensions to load", kind="path")] = field(
+        default_factory=list
+    )
 
 
 class Eavs(Section, frozen=True):

@@ -109,7 +109,7 @@ def _unknown(shown: str, path: str, source: str, *, table: bool = False) -> Prob
 
 
 def _suggestion(path: str, *, table: bool) -> str:
-    """Say which key was probably meant: one beside it, one of that name elsewhere, or one with a similar path."""
+    """Say which key was probably meant: one beside it, one so called elsewhere, or one with a similar path."""
     known = [each for each in (sections() if table else keys()) if each]
     section, _, name = path.rpartition(".")
     beside = {_last(each): each for each in known if each.rpartition(".")[0] == section}
@@ -186,9 +186,8 @@ class _Loading:
             written, source = assignment.value, assignment.source
         value = values.read(key, written, source=source, environ=self._environ)
         if value.problems:
-            self._problems += (
-                (_for_default(each) for each in value.problems) if assignment is None else value.problems
-            )
+            written_by_nobody = assignment is None
+            self._problems += map(_for_default, value.problems) if written_by_nobody else value.problems
             self._refused.add(key.path)
             return
         if assignment is not None and unbuilt.refuses(key, written):

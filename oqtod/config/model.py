@@ -256,7 +256,7 @@ class Auth(Section, frozen=True):
     ] = None
     dev_users: Annotated[
         list[DevUser], key("Users that log in with a password kept here; a `[[auth.dev_users]]` for each")
-    ] = []
+    ] = field(default_factory=list)
 
 
 class Sessions(Section, frozen=True):
@@ -318,7 +318,12 @@ class Config(Section, frozen=True):
     """The configuration of oqtod."""
 
     schema_url: Annotated[
-        str | None, key("Where an editor finds the JSON Schema of this file", shown="(none)")
+        str | None,
+        key(
+            "Where an editor finds the JSON Schema of this file; `oqtod config schema` prints it",
+            shown="(none)",
+            example="./oqto.schema.json",
+        ),
     ] = field(default=None, name="$schema")
     profile: Annotated[Word, key("Name of this configuration")] = "default"
     logging: Logging = field(default_factory=Logging)

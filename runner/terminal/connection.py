@@ -75,6 +75,7 @@ class TerminalConnection:
         self._input_grew = trio.Event()
         self._input_shrank = trio.Event()
         self._paused = False
+        self._exited = trio.Event()
         self._output_wait = trio.CancelScope()  # cancelled to make `_pump_output` look around
 
     async def run(self) -> None:
@@ -83,6 +84,9 @@ class TerminalConnection:
             hello = await self._wait_for_hello()
             if hello is not None:
                 await self._run_process(hello)
+        except Exception:
+            self._end_with(CloseCode.INTERNAL_ERROR, "a fault in the terminal server")
+            raise
         finally:
             if trio.current_effective_deadline() == -math.inf:
                 self._end_with(CloseCode.GOING_AWAY, "the terminal server is stopping")
@@ -232,13 +236,14 @@ class TerminalConnection:
 
     async def _watch_exit(self, process: PtyProcess) -> None:
         await process.wait_exit()
+        self._exited.set()
         self._output_wait.cancel()
 
     async def _pump_output(self, process: PtyProcess) -> None:
         """Send the greeting and all that the process writes; return when there is no more, or no reader."""
         for message in self._greeting:
             await self._send(websocket.binary_frame(message))
-        while not process.has_exited():
+        while not self._exited.is_set():
             with trio.CancelScope() as self._output_wait:
                 if self._paused and not self._input_is_stuck:
                     await trio.sleep_forever()
@@ -248,7 +253,7 @@ class TerminalConnection:
             data = process.read()
             if data == b"":  # the terminal is closed, which normally is the start of the exit
                 with trio.move_on_after(_EXIT_SECONDS):
-                    await process.wait_exit()
+                    await self._exited.wait()
                 return
             if data and not await self._send(websocket.binary_frame(protocol.output(data))):
                 return
