@@ -1,0 +1,30 @@
+"""The command `oqtoctl`: administration. So far, making the hash of a password."""
+
+from __future__ import annotations
+
+import click
+
+from oqtod import __version__
+from oqtod.accounts.users import hash_password
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="oqtoctl")
+def main() -> None:
+    """Administer oqtod."""
+
+
+@main.command("hash-password")
+def hash_password_command() -> None:
+    """Print the hash of a password, for auth.dev_users in the configuration.
+
+    The password is asked for on a terminal, and read as one line from standard input otherwise.
+    """
+    stdin = click.get_text_stream("stdin")
+    if stdin.isatty():
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    else:
+        password = stdin.readline().rstrip("\n")
+    if not password:
+        raise click.UsageError("the password is empty")
+    click.echo(hash_password(password))

@@ -1,0 +1,267 @@
+"""The API's routes, and the web page beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+from oqtod import __version__
+from oqtod.accounts.authenticator import COOKIE, Asked, Principal
+from oqtod.accounts.tokens import LIFETIME
+from oqtod.accounts.users import User
+from oqtod.api import views
+from oqtod.errors import Refusal
+from oqtod.sessions.context import Gateway
+from oqtod.sessions.model import Session
+from oqtod.store.database import StorageError
+from runner.terminal.assets import asset
+
+B = TypeVar("B")
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+_MAX_ENVIRONMENT = 100
+
+
+class Login(msgspec.Struct):
+    """The body of POST /api/auth/login."""
+
+    username: str
+    password: str
+
+
+class NewSession(msgspec.Struct):
+    """The body of POST /api/sessions and its get-or-create relatives."""
+
+    workspace_path: str | None = None
+    image: str | None = None
+    env: dict[str, str] = {}
+
+
+class Api:
+    """The endpoints of one gateway."""
+
+    def __init__(self, gateway: Gateway, frontend: Path | None) -> None:
+        self._gateway = gateway
+        self._frontend = frontend
+
+    def application(self) -> Starlette:
+        """Return the ASGI application."""
+        routes = [
+            Route("/api/health", self.health, methods=["GET"]),
+            Route("/api/features", self.features, methods=["GET"]),
+            Route("/api/auth/login", self.log_in, methods=["POST"]),
+            Route("/api/auth/logout", self.log_out, methods=["POST"]),
+            Route("/api/me", self.me, methods=["GET"]),
+            Route("/api/sessions", self.list_sessions, methods=["GET"]),
+            Route("/api/sessions", self.create, methods=["POST"]),
+            Route("/api/sessions/get-or-create", self.get_or_create, methods=["POST"]),
+            Route("/api/sessions/get-or-create-for-workspace", self.get_or_create, methods=["POST"]),
+            Route("/api/sessions/{key}", self.get, methods=["GET"]),
+            Route("/api/sessions/{key}", self.delete, methods=["DELETE"]),
+            Route("/api/sessions/{key}/stop", self.stop, methods=["POST"]),
+            Route("/api/sessions/{key}/resume", self.resume, methods=["POST"]),
+            Route("/api/sessions/{key}/activity", self.activity, methods=["POST"]),
+            Route("/api/sessions/{key}/terminal/", self.terminal_page, methods=["GET"]),
+            Route("/api/sessions/{key}/terminal/static/{name}", self.terminal_asset, methods=["GET"]),
+            Route("/{path:path}", self.page, methods=["GET"]),
+        ]
+        handlers: dict[object, object] = {
+            Refusal: _refused,
+            StorageError: _storage_failed,
+            HTTPException: _http_failed,
+        }
+        return Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]  # its handlers' type is narrower than what it calls
+
+    async def health(self, request: Request) -> Response:
+        """Say that we are there."""
+        return _json({"status": "ok", "version": __version__})
+
+    async def features(self, request: Request) -> Response:
+        """Say what the web UI can count on."""
+        sessions = self._gateway.config.sessions
+        attach = "resume" if sessions.auto_attach == "on" else sessions.auto_attach
+        return _json(
+            {
+                "session_auto_attach": attach,
+                "session_auto_attach_scan": sessions.auto_attach_scan,
+                "agent_browser_enabled": False,
+                "websocket_events": False,
+                "mmry_enabled": False,
+            }
+        )
+
+    async def log_in(self, request: Request) -> Response:
+        """Exchange username and password for a token and a cookie."""
+        self._gateway.authenticator.check_host(_asked(request))
+        login = await _body(request, Login)
+        user = await self._gateway.users.log_in(login.username, login.password)
+        if user is None:
+            raise Refusal("unauthorized", "the username or the password is wrong")
+        token = self._gateway.tokens.issue(user)
+        response = _json({"token": token, "user": views.user_in_brief(user)})
+        response.set_cookie(
+            COOKIE,
+            token,
+            max_age=LIFETIME,
+            httponly=True,
+            samesite="lax",
+            secure=not self._gateway.config.auth.dev_mode,
+        )
+        return response
+
+    async def log_out(self, request: Request) -> Response:
+        """Make the token void."""
+        await self._gateway.tokens.revoke(self._principal(request).claims)
+        response = Response(status_code=204)
+        response.delete_cookie(COOKIE)
+        return response
+
+    async def me(self, request: Request) -> Response:
+        """Say who is logged in."""
+        return _json(views.user(self._principal(request).user))
+
+    async def list_sessions(self, request: Request) -> Response:
+        """List the user's own sessions."""
+        user = self._principal(request).user
+        sessions = self._gateway.sessions.records.of_user(user.id)
+        return _json([await self._view(session) for session in sessions])
+
+    async def create(self, request: Request) -> Response:
+        """Make and start a session."""
+        user = self._principal(request).user
+        asked = await _body(request, NewSession)
+        session = await self._gateway.sessions.create(
+            user.id,
+            workspace_path=asked.workspace_path,
+            image=asked.image,
+            environment=_environment(asked.env),
+        )
+        return _json(await self._view(session), status=201)
+
+    async def get_or_create(self, request: Request) -> Response:
+        """Return the running session, else resume the newest stopped one, else create one."""
+        user = self._principal(request).user
+        asked = await _body(request, NewSession)
+        session = await self._gateway.sessions.get_or_create(user.id, workspace_path=asked.workspace_path)
+        return _json(await self._view(session))
+
+    async def get(self, request: Request) -> Response:
+        """Return one session."""
+        return _json(await self._view(self._session(request)))
+
+    async def delete(self, request: Request) -> Response:
+        """Forget a session that is not live."""
+        await self._gateway.sessions.delete(self._session(request))
+        return Response(status_code=204)
+
+    async def stop(self, request: Request) -> Response:
+        """End a session's processes."""
+        await self._gateway.sessions.stop(self._session(request))
+        return Response(status_code=204)
+
+    async def resume(self, request: Request) -> Response:
+        """Start a stopped session again."""
+        return _json(await self._view(await self._gateway.sessions.resume(self._session(request))))
+
+    async def activity(self, request: Request) -> Response:
+        """Note that the person is there."""
+        await self._gateway.sessions.records.touch(self._session(request).id)
+        return Response(status_code=204)
+
+    async def terminal_page(self, request: Request) -> Response:
+        """Serve the terminal's page, which is ours, once the terminal itself has started."""
+        (await self._gateway.sessions.open(self._session(request), "terminal")).close()
+        return _asset("index.html")
+
+    async def terminal_asset(self, request: Request) -> Response:
+        """Serve what the terminal's page is made of."""
+        self._principal(request)
+        return _asset(request.path_params["name"])
+
+    async def page(self, request: Request) -> Response:
+        """Serve the web page: a file of the frontend's folder, else its index.html."""
+        path = request.path_params["path"]
+        if path == "api" or path.startswith("api/") or self._frontend is None:
+            raise Refusal("not_found", f"there is nothing at {request.url.path}")
+        root = self._frontend.resolve()
+        file = (root / path).resolve()
+        if not file.is_relative_to(root) or not file.is_file():
+            file = root / "index.html"
+        if not file.is_file():
+            raise Refusal("not_found", f"there is no page in {root}", "see server.frontend_dir")
+        return FileResponse(file)
+
+    def _principal(self, request: Request) -> Principal:
+        asked = _asked(request)
+        self._gateway.authenticator.check_host(asked)
+        return self._gateway.authenticator.authenticate(asked)
+
+    def _session(self, request: Request) -> Session:
+        user: User = self._principal(request).user
+        return self._gateway.sessions.records.find(user.id, request.path_params["key"])
+
+    async def _view(self, session: Session) -> dict[str, object]:
+        services = {}
+        if session.status == "running":
+            known = await self._gateway.sessions.services(session.user_id)
+            services = known[session.id].services if session.id in known else {}
+        return views.session(session, services)
+
+
+def _asked(request: Request) -> Asked:
+    return Asked.of(request.method, request.scope["query_string"], request.scope["headers"])
+
+
+async def _body(request: Request, kind: type[B]) -> B:
+    raw = await request.body()
+    try:
+        return msgspec.json.decode(raw or b"{}", type=kind)
+    except msgspec.ValidationError as error:
+        raise Refusal("unprocessable", f"the body doesn't fit: {error}") from error
+    except msgspec.DecodeError as error:
+        raise Refusal("bad_request", f"the body is not JSON: {error}") from error
+
+
+def _environment(asked: dict[str, str]) -> dict[str, str]:
+    for name, value in asked.items():
+        if not name.isidentifier() or not name.isascii() or "\0" in value or len(asked) > _MAX_ENVIRONMENT:
+            raise Refusal("bad_request", f"{name!r} can't be set in the environment")
+    return asked
+
+
+def _json(content: object, *, status: int = 200) -> Response:
+    body = msgspec.json.encode(content)
+    return Response(body, status, {"cache-control": "no-store"}, media_type="application/json")
+
+
+def _asset(name: str) -> Response:
+    found = asset(name)
+    if found is None:
+        raise Refusal("not_found", f"there is no {name}")
+    content, media_type = found
+    return Response(content, media_type=media_type)
+
+
+def _error(request: Request, refusal: Refusal) -> Response:
+    return _json(refusal.body(request.scope["state"]["request_id"]), status=refusal.status)
+
+
+async def _refused(request: Request, refusal: Refusal) -> Response:
+    return _error(request, refusal)
+
+
+async def _storage_failed(request: Request, error: StorageError) -> Response:
+    return _error(request, Refusal("unavailable", str(error)))
+
+
+async def _http_failed(request: Request, error: HTTPException) -> Response:
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
+    return _error(request, Refusal(code, f"{request.method} {request.url.path}: {error.detail}"))

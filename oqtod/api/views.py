@@ -1,0 +1,72 @@
+"""What the API shows of users and sessions: the shapes that the web UI knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from oqtod.accounts.users import User
+from oqtod.sessions.model import PREVIEW_PORTS, Session
+from runner.protocol.messages import ServiceStatus
+
+_SERVICES = ("terminal", "files", "browser")
+
+
+def user_in_brief(user: User) -> dict[str, object]:
+    """Return a user as the login answers it."""
+    return {"id": user.id, "name": user.display_name, "email": user.email, "role": user.role}
+
+
+def user(user: User) -> dict[str, object]:
+    """Return a user as /api/me answers it."""
+    return {
+        "id": user.id,
+        "username": user.username,
+        "email": user.email,
+        "display_name": user.display_name,
+        "avatar_url": user.avatar_url,
+        "role": user.role,
+        "is_active": user.is_active,
+        "created_at": user.created_at,
+        "last_login_at": user.last_login_at,
+    }
+
+
+def session(session: Session, services: Mapping[str, ServiceStatus]) -> dict[str, object]:
+    """Return a session with its URLs."""
+    base = f"/api/sessions/{session.id}"
+    ports = session.port_base
+    return {
+        "id": session.id,
+        "readable_id": session.readable_id,
+        "container_id": None,
+        "container_name": session.readable_id,
+        "user_id": session.user_id,
+        "workspace_path": session.workspace_path,
+        "agent": None,
+        "image": session.image,
+        "image_digest": None,
+        "agent_port": ports,
+        "fileserver_port": ports + 1 if ports is not None else None,
+        "ttyd_port": ports + 2 if ports is not None else None,
+        "eavs_port": None,
+        "agent_base_port": ports + 3 if ports is not None else None,
+        "max_agents": PREVIEW_PORTS,
+        "eavs_key_id": None,
+        "eavs_key_hash": None,
+        "status": session.status,
+        "runtime_mode": "local",
+        "created_at": session.created_at,
+        "started_at": session.started_at,
+        "stopped_at": session.stopped_at,
+        "last_activity_at": session.last_activity_at,
+        "error_message": session.error_message,
+        "linux_user": session.linux_user,
+        "services": {name: services.get(name, ServiceStatus("stopped")) for name in _SERVICES},
+        "urls": {
+            "agent": None,
+            "fileserver": f"{base}/files",
+            "files": f"{base}/files",
+            "terminal": f"{base}/terminal/",
+            "browser": None,
+        },
+    }

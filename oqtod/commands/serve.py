@@ -1,0 +1,153 @@
+"""`oqtod serve`: the gateway in the foreground, in personal mode with its own runner."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import secrets
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+import trio
+
+from oqtod.accounts.authenticator import Authenticator
+from oqtod.accounts.origins import Origins
+from oqtod.accounts.tokens import Tokens
+from oqtod.accounts.users import Users, hash_password
+from oqtod.api.application import Api
+from oqtod.commands.exits import FAILED, REFUSED, configuration_or_exit, configuration_or_none
+from oqtod.config import Config, DevUser, Loaded
+from oqtod.gateway.front import Front
+from oqtod.gateway.listening import PortTaken, listen
+from oqtod.gateway.proxy import Proxy
+from oqtod.placements import personal
+from oqtod.placements.accounts import HostDirectory, PersonalDirectory, RunnerDirectory
+from oqtod.placements.runners import Runners
+from oqtod.sessions.context import Gateway
+from oqtod.sessions.lifecycle import Lifecycle
+from oqtod.sessions.records import Records
+from oqtod.store.database import Database, StorageError, open_database
+from oqtod.telemetry import logs
+from oqtod.telemetry.readiness import Readiness
+
+log = logging.getLogger("oqtod.gateway")
+
+_FRONTENDS = (Path("/usr/share/oqtod/frontend"), Path(__file__).resolve().parents[2] / "frontend")
+
+
+@click.command()
+@click.option("--config", "path", metavar="FILE", type=click.Path(path_type=Path), help="Configuration file.")
+@click.option("--host", metavar="ADDRESS", help="Listen on this address instead of server.host.")
+@click.option("--port", metavar="NUMBER", type=int, help="Listen on this port instead of server.port.")
+@click.option(
+    "--personal", "is_personal", is_flag=True, help="For yourself: no root, no systemd, no accounts."
+)
+def serve(path: Path | None, host: str | None, port: int | None, is_personal: bool) -> None:
+    """Run the gateway: web page, API, and the way to every session.
+
+    On a server, systemd runs this as oqtod-gateway.service. With --personal it runs sessions as yourself, and
+    prints a login that is good for this start.
+    """
+    overrides: dict[str, object] = {}
+    if is_personal:
+        overrides |= {"local.enabled": True, "local.single_user": True}
+    overrides |= {"server.host": host} if host is not None else {}
+    overrides |= {"server.port": port} if port is not None else {}
+    loaded = configuration_or_exit(path, overrides)
+    logs.start("oqtod-gateway", loaded.config)
+    if not loaded.config.local.enabled:
+        log.error("sessions in containers are not built yet: set local.enabled = true, or use --personal")
+        sys.exit(REFUSED)
+    try:
+        with open_database(Path(loaded.database_path)) as database:
+            trio.run(_run, loaded, database, path, overrides)
+    except* (StorageError, PortTaken) as group:
+        for error in group.exceptions:
+            log.error("%s", error)
+        sys.exit(FAILED)
+
+
+async def _run(loaded: Loaded, database: Database, path: Path | None, overrides: dict[str, object]) -> None:
+    config, readiness = loaded.config, Readiness()
+    listeners = await listen(config.server.host, config.server.port)
+    users = Users(database)
+    dev_users, login = _dev_users(config)
+    await users.set_from_config(dev_users if config.auth.dev_mode else [])
+    tokens = Tokens(config.auth.jwt_secret or secrets.token_urlsafe(48), database)
+    origins = Origins(config.auth.allowed_origins or [], dev_mode=config.auth.dev_mode)
+    async with trio.open_nursery() as lasting:
+        directory = await _directory(config, lasting)
+        records = Records(
+            database, base_port=config.container.base_port, max_live=config.sessions.max_concurrent_sessions
+        )
+        sessions = Lifecycle(records, Runners(directory, config, lasting), config)
+        gateway = Gateway(config, users, tokens, Authenticator(users, tokens, origins), sessions)
+        await sessions.reconcile()
+        front = Front(Api(gateway, _frontend(config)).application(), Proxy(gateway))
+        async with trio.open_nursery() as serving:
+            serving.start_soon(readiness.keep_alive)
+            serving.start_soon(front.serve, listeners)
+            address = _url(listeners, config)
+            readiness.ready(f"Serving {address}")
+            log.info("serving %s", address)
+            if login is not None:
+                click.echo(
+                    f"\n  oqtod is at  {address}\n  log in as    {login[0]}\n  password     {login[1]}\n"
+                )
+            await _signals(readiness, path, overrides, address)
+            readiness.stopping()
+            serving.cancel_scope.cancel()
+        await sessions.shut_down()
+        lasting.cancel_scope.cancel()
+
+
+async def _directory(config: Config, nursery: trio.Nursery) -> RunnerDirectory:
+    if not config.local.single_user:
+        return HostDirectory(nursery)
+    folder = Path(tempfile.mkdtemp(prefix="oqto-", dir=os.environ.get("XDG_RUNTIME_DIR")))
+    await nursery.start(personal.run, folder / "runner.sock")
+    return PersonalDirectory(str(folder / "runner.sock"))
+
+
+async def _signals(
+    readiness: Readiness, path: Path | None, overrides: dict[str, object], address: str
+) -> None:
+    """Return when we shall end; SIGHUP reads the configuration again."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for number in signals:
+            if number != signal.SIGHUP:
+                return
+            readiness.reloading()
+            reloaded = configuration_or_none(path, overrides)
+            if reloaded is not None:
+                logs.start("oqtod-gateway", reloaded.config)
+                log.info("reloaded: the log level and file; everything else changes with a restart")
+            readiness.ready(f"Serving {address}")
+
+
+def _dev_users(config: Config) -> tuple[list[DevUser], tuple[str, str] | None]:
+    """Return the users of the configuration; in personal mode without any, one made for this start."""
+    users = list(config.auth.dev_users)
+    if users or not (config.local.single_user and config.auth.dev_mode):
+        return users, None
+    name, password = getpass.getuser(), secrets.token_urlsafe(12)
+    made = DevUser(
+        id=name, name=name, email=f"{name}@localhost", password_hash=hash_password(password), role="admin"
+    )
+    return [made], (name, password)
+
+
+def _frontend(config: Config) -> Path | None:
+    if config.server.frontend_dir is not None:
+        return Path(config.server.frontend_dir)
+    return next((folder for folder in _FRONTENDS if (folder / "index.html").is_file()), None)
+
+
+def _url(listeners: list[trio.SocketListener], config: Config) -> str:
+    port = listeners[0].socket.getsockname()[1]
+    host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
+    return f"http://{host}:{port}/"

@@ -1,0 +1,51 @@
+"""The runner of personal mode: our own child, started again when it ends, gone when we are."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+from pathlib import Path
+
+import trio
+
+from runner import programs
+
+log = logging.getLogger(__name__)
+
+_FIRST_BACKOFF = 0.5
+_LONGEST_BACKOFF = 30.0
+_END_TIMEOUT = 15.0
+_POLL = 0.01
+
+
+async def run(socket: Path, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Keep a runner at `socket` for as long as this is not cancelled; reports started once it listens.
+
+    It holds one end of a pipe: should we be killed, the pipe closes, and the runner ends its sessions.
+    """
+    command = [programs.sibling("oqto-runner") or "oqto-runner", "--personal", "--socket", str(socket)]
+    backoff = _FIRST_BACKOFF
+    while True:
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        pidfd = os.pidfd_open(child.pid)
+        try:
+            while not socket.exists() and child.poll() is None:
+                await trio.sleep(_POLL)
+            task_status.started()
+            task_status = trio.TASK_STATUS_IGNORED
+            await trio.lowlevel.wait_readable(pidfd)
+            log.error("the runner ended with status %s; it starts again", child.wait())
+        finally:
+            with trio.move_on_after(_END_TIMEOUT, shield=True) as patience:
+                if child.stdin is not None:
+                    child.stdin.close()
+                if child.poll() is None:
+                    child.terminate()
+                    await trio.lowlevel.wait_readable(pidfd)
+            if patience.cancelled_caught:
+                child.kill()
+            child.wait()
+            os.close(pidfd)
+        await trio.sleep(backoff)
+        backoff = min(backoff * 2, _LONGEST_BACKOFF)
