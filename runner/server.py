@@ -83,7 +83,8 @@ class Server:
                 case messages.StartSession(session=spec):
                     return await self._registry.start(spec), ()
                 case messages.StopSession(session_id=session_id):
-                    return await self._registry.stop(session_id), ()
+                    await self._registry.stop(session_id)
+                    return None, ()
                 case messages.OpenService(session_id=session_id, service=service):
                     status, descriptor = await self._registry.open(session_id, service)
                     return status, [descriptor]

@@ -59,7 +59,7 @@ class Session:
         self._account = pwd.getpwuid(os.getuid())
         self.workspace = Path(spec.workspace)
         launches: dict[ServiceName, Callable[[], Launch]] = {"terminal": self._terminal, "files": self._files}
-        self.services = {
+        self.services: dict[str, Service] = {
             name: Service(name, folder / name, cgroup.child(name) if cgroup else None, launch, nursery)
             for name, launch in launches.items()
         }

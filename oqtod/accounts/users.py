@@ -60,17 +60,19 @@ class Users:
         wanted = list(dev_users)
 
         def change(connection: sqlite3.Connection) -> None:
-            kept = [user.id for user in wanted]
-            marks = ", ".join("?" * len(kept))
+            kept = msgspec.json.encode([user.id for user in wanted]).decode()
             connection.execute(
-                "UPDATE users SET is_active = 0, generation = generation + 1 "
-                f"WHERE origin = 'config' AND is_active AND id NOT IN ({marks})",
-                kept,
+                """
+                UPDATE users SET is_active = 0, generation = generation + 1
+                WHERE origin = 'config' AND is_active AND id NOT IN (SELECT value FROM json_each(?))
+                """,
+                (kept,),
             )
             for user in wanted:
                 connection.execute(
                     """
-                    INSERT INTO users (id, username, email, display_name, role, password_hash, origin, created_at)
+                    INSERT INTO users
+                        (id, username, email, display_name, role, password_hash, origin, created_at)
                     VALUES (?1, ?1, ?2, ?3, ?4, ?5, 'config', ?6)
                     ON CONFLICT (id) DO UPDATE SET
                         email = ?2, display_name = ?3, role = ?4, password_hash = ?5, is_active = 1,

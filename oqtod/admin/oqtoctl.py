@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from oqtod import __version__
-from oqtod.accounts.users import hash_password
+from oqtod.accounts import users
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -14,8 +14,8 @@ def main() -> None:
     """Administer oqtod."""
 
 
-@main.command("hash-password")
-def hash_password_command() -> None:
+@click.command()
+def hash_password() -> None:
     """Print the hash of a password, for auth.dev_users in the configuration.
 
     The password is asked for on a terminal, and read as one line from standard input otherwise.
@@ -27,4 +27,7 @@ def hash_password_command() -> None:
         password = stdin.readline().rstrip("\n")
     if not password:
         raise click.UsageError("the password is empty")
-    click.echo(hash_password(password))
+    click.echo(users.hash_password(password))
+
+
+main.add_command(hash_password)

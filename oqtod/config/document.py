@@ -1,4 +1,4 @@
-"""The tables of ``docs/configuration.md``: ``python -m oqtod.config.document docs/configuration.md`` renews them."""
+"""The tables of ``docs/configuration.md``; ``python -m oqtod.config.document FILE`` renews them in FILE."""
 
 import re
 import sys

@@ -109,7 +109,7 @@ def _unknown(shown: str, path: str, source: str, *, table: bool = False) -> Prob
 
 
 def _suggestion(path: str, *, table: bool) -> str:
-    """Say which key was probably meant: one beside it, one so called elsewhere, or one with a similar path."""
+    """Say which key was probably meant: one beside it, one so called elsewhere, or a similar path."""
     known = [each for each in (sections() if table else keys()) if each]
     section, _, name = path.rpartition(".")
     beside = {_last(each): each for each in known if each.rpartition(".")[0] == section}

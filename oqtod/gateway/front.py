@@ -1,4 +1,4 @@
-"""The HTTP/1.1 front: accepts connections, reads heads, and hands each request to the API or the byte path."""
+"""The HTTP/1.1 front: accepts connections, reads heads, and hands requests to the API or the byte path."""
 
 from __future__ import annotations
 

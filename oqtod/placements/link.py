@@ -15,7 +15,7 @@ _ATTEMPTS = 2
 
 
 class Link:
-    """Calls to one socket. All calls of both protocols may be repeated, so a broken connection costs a retry."""
+    """Calls to one socket. Every call may be repeated, so a broken connection costs a retry."""
 
     def __init__(self, path: str, protocol: rpc.Protocol, *, uid: int, nursery: trio.Nursery) -> None:
         self.path = path

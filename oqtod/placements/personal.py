@@ -27,10 +27,11 @@ async def run(socket: Path, *, task_status: trio.TaskStatus[None] = trio.TASK_ST
     command = [programs.sibling("oqto-runner") or "oqto-runner", "--personal", "--socket", str(socket)]
     backoff = _FIRST_BACKOFF
     while True:
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        # Not trio.run_process: its end must be bounded, and go through the pipe.
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: ASYNC220
         pidfd = os.pidfd_open(child.pid)
         try:
-            while not socket.exists() and child.poll() is None:
+            while not socket.exists() and child.poll() is None:  # noqa: ASYNC110  a file has no event
                 await trio.sleep(_POLL)
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED

@@ -42,7 +42,7 @@ class Lifecycle:
         image: str | None = None,
         environment: dict[str, str] | None = None,
     ) -> Session:
-        """Make and start a session. Raises Refusal; a session that could not start stays on record as failed."""
+        """Make and start a session. Raises Refusal; one that could not start stays on record as failed."""
         address = await self._runners.address(user_id)
         root = self._runners.workspace_root(user_id, address)
         session = model.new(

@@ -45,7 +45,7 @@ def command(
 ) -> list[str]:
     """Return the command line that runs `argv` under the policy; `argv` itself where it is turned off.
 
-    `service_directory` is writable inside at its own path; `programs` are readable even where the home is not.
+    `service_directory` is writable inside at its own path; `programs` are readable even without the home.
     """
     if not policy.enabled:
         return list(argv)
