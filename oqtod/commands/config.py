@@ -10,10 +10,8 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from oqtod.commands.exits import FAILED, REFUSED
 from oqtod.config import ConfigRefused, Loaded, load
-
-EXIT_FAILED = 1
-EXIT_REFUSED = 3
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -46,7 +44,7 @@ def exit_refused(refused: ConfigRefused) -> NoReturn:
     count = len(paragraphs)
     summary = f"The configuration is refused: {count} problem{'' if count == 1 else 's'}."
     _say("\n\n".join([*paragraphs, summary]), err=True)
-    sys.exit(EXIT_REFUSED)
+    sys.exit(REFUSED)
 
 
 @click.group("config")
@@ -123,7 +121,7 @@ def init(output: Path | None) -> None:
     except OSError as error:
         hint = "; choose another name or move it away" if isinstance(error, FileExistsError) else ""
         _say(f"{os.fsdecode(output)}: can't be written: {error.strerror}{hint}", err=True)
-        sys.exit(EXIT_FAILED)
+        sys.exit(FAILED)
     _say(f"Wrote {os.fsdecode(output)}", err=True)
 
 

@@ -57,6 +57,17 @@ def _dev_mode_stays_here(config: Config) -> Iterator[Problem]:
         )
 
 
+@_reads("auth.dev_mode", "auth.dev_users")
+def _dev_users_can_log_in(config: Config) -> Iterator[Problem]:
+    if config.auth.dev_users and not config.auth.dev_mode:
+        yield _problem(
+            "auth.dev_users",
+            "can't log in when auth.dev_mode is false",
+            found=describe(config.auth.dev_users),
+            allowed="none, or auth.dev_mode = true",
+        )
+
+
 @_reads("auth.dev_users")
 def _dev_users_are_distinct(config: Config) -> Iterator[Problem]:
     for name in ("id", "email"):

@@ -49,7 +49,7 @@ def lines(loaded: Loaded, *, sources: bool) -> Iterator[tuple[str, str]]:
             name, value = key_text(key.name), flat[path]
             comment = f"# {loaded.sources[path]}" if sources else ""
             if value is None:
-                yield "", f"# {name} = {key.shown}"
+                yield "", f"# {name} = {key.shown}{f'  {comment}' if comment else ''}"
             else:
                 yield f"{name} = {value_text(value)}", comment
         if section == "auth":
