@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from oqtod import __version__
@@ -20,7 +22,7 @@ def hash_password() -> None:
 
     The password is asked for on a terminal, and read as one line from standard input otherwise.
     """
-    stdin = click.get_text_stream("stdin")
+    stdin = sys.stdin
     if stdin.isatty():
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     else:

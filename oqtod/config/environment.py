@@ -148,7 +148,7 @@ def typed(raw: str, *, text: bool) -> object:
 
 
 def _unknown(name: str, path: str) -> Problem:
-    if path in sections():
+    if path and path in sections():
         message = "a section, not a key"
         hint = f"name one of its keys, like {PREFIX}{next(_below(path)).upper().replace('.', '__')}"
     else:

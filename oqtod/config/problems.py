@@ -26,7 +26,8 @@ class Problem(Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         heading = ": ".join(part for part in (self.source, self.key, self.message) if part)
         details = (("found", self.found), ("allowed", self.allowed), ("hint", self.hint))
-        return "\n".join([heading, *(f"  {name + ':':<9}{text}" for name, text in details if text)])
+        lines = [heading, *(f"  {name + ':':<9}{text}" for name, text in details if text)]
+        return "\n".join(map(printable, lines))
 
 
 class ConfigRefused(Exception):
@@ -74,7 +75,7 @@ def quote(value: object) -> str:
     """Write a single value on one line, printable on every terminal, cut short, without passwords in URLs."""
     if isinstance(value, str):
         text = json.dumps(re.sub(r"://[^/@]*@", "://…@", value), ensure_ascii=False)
-        text = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+        text = printable(text)
     elif isinstance(value, bool):
         text = str(value).lower()
     else:
@@ -83,6 +84,11 @@ def quote(value: object) -> str:
         except ValueError:  # more digits than Python turns into text
             return "of thousands of digits"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}… ({len(text)} characters)"
+
+
+def printable(text: str) -> str:
+    """Escape what could harm a terminal or can't be encoded: file and variable names may hold anything."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 def closest(wrong: str, known: Sequence[str]) -> str | None:

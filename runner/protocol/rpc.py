@@ -6,6 +6,7 @@ types. A call is a msgspec Struct whose `answer` names the type of its result.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -16,6 +17,8 @@ import msgspec
 import trio
 
 from runner.protocol.wire import Frame, Peer, Wire, WireError
+
+log = logging.getLogger(__name__)
 
 GREETING_TIMEOUT = 5.0
 """Seconds in which a peer must have said hello."""
@@ -168,6 +171,10 @@ async def _answer(
             answer = _Answer(envelope.id, fault=Fault("bad_request", str(error)))
         except CallFailed as failure:
             answer = _Answer(envelope.id, fault=Fault(failure.code, failure.message, failure.hint))
+        except Exception:
+            # A fault of ours in one call must not take the others' connection, or the program, with it.
+            log.exception("a call failed")
+            answer = _Answer(envelope.id, fault=Fault("internal", "something went wrong; the log says what"))
         await wire.send(msgspec.json.encode(answer), descriptors)
     finally:
         for descriptor in descriptors:

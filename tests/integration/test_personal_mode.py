@@ -57,7 +57,9 @@ def start(folder: Path, **extra: str) -> Gateway:
     assert process.stdout is not None
     for line in process.stdout:
         text += line
-        found = re.search(r"oqtod is at\s+http://127.0.0.1:(\d+)/\s+log in as\s+(\S+)\s+password\s+(\S+)", text)
+        found = re.search(
+            r"oqtod is at\s+http://127.0.0.1:(\d+)/\s+log in as\s+(\S+)\s+password\s+(\S+)", text
+        )
         if found:
             return Gateway(process, int(found[1]), found[2], found[3], folder)
     raise AssertionError(f"it did not start: {text}")
@@ -155,7 +157,9 @@ def test_who_may_not(gateway: Gateway) -> None:
 
 
 def test_missing_programs_are_named(tmp_path: Path) -> None:
-    gateway = start(tmp_path, OQTO__LOCAL__TTYD_BINARY="/nowhere/ttyd", OQTO__LOCAL__FILESERVER_BINARY="/nowhere/fs")
+    gateway = start(
+        tmp_path, OQTO__LOCAL__TTYD_BINARY="/nowhere/ttyd", OQTO__LOCAL__FILESERVER_BINARY="/nowhere/fs"
+    )
     try:
         client = gateway.client()
         session = client.post("/api/sessions").json
