@@ -1,4 +1,4 @@
-.PHONY: help run test lint clean
+.PHONY: help run test lint deb clean
 
 help:           ## Show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -19,3 +19,6 @@ lint:           ## Check style and types
 
 clean:          ## Remove what was built
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+deb:            ## Build dist/oqtod_VERSION_all.deb for Debian 13
+	@packaging/build-deb

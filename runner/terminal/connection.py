@@ -269,13 +269,16 @@ class TerminalConnection:
         async with self._send_lock:
             if self._torn:
                 return False
-            self._torn = True  # and stays so if we are cancelled half-way
+            # The stream's send_all doesn't tell how far a cancelled call came. The socket's send is all or
+            # nothing, so only a cancellation between two of them leaves half a frame behind.
+            rest = memoryview(frame)
             try:
-                await self._stream.send_all(frame)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return False
-            self._torn = False
-            return True
+                while rest:
+                    rest = rest[await self._stream.socket.send(rest) :]
+                    self._torn = len(rest) > 0
+            except (OSError, trio.ClosedResourceError):
+                self._torn = True
+            return not self._torn
 
     # --- the end ------------------------------------------------------------------------------------------
 

@@ -154,6 +154,7 @@ class _HttpConnection:
         self._server = server
         self._stream = stream
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
+        self._body_is_unwanted = False  # the request is a HEAD
 
     async def run(self) -> None:
         try:
@@ -184,6 +185,7 @@ class _HttpConnection:
                 return None
             if type(self._http.next_event()) is not h11.EndOfMessage:
                 raise h11.RemoteProtocolError("a request here has no body", error_status_hint=413)
+            self._body_is_unwanted = event.method == b"HEAD"
             return event
         return None
 
@@ -247,7 +249,7 @@ class _HttpConnection:
                 *headers,
             ],
         )
-        parts = (response, h11.Data(data=body), h11.EndOfMessage())
+        parts = [response, h11.Data(data=b"" if self._body_is_unwanted else body), h11.EndOfMessage()]
         await self._send(b"".join(self._http.send(part) or b"" for part in parts))
 
     async def _send(self, data: bytes) -> None:
