@@ -22,6 +22,7 @@ class JournalHandler(logging.Handler):
 
         self._send = journal.send
         self._identifier = identifier
+        self.setFormatter(logging.Formatter("%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record; a journal that can't be reached is reported as logging does."""

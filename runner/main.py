@@ -42,7 +42,7 @@ def main() -> int:
     except OSError as error:
         log.error("can't listen: %s", error)
         return 1
-    folder = Path(os.environ.get("RUNTIME_DIRECTORY") or Path(listener.getsockname()).parent) / "sessions"
+    folder = Path(os.environ.get("RUNTIME_DIRECTORY") or Path(listener.getsockname()).parent) / "s"
     linger = 0.0 if options.personal else options.linger
     try:
         trio.run(_run, listener, folder, runner_id, linger, options.personal)
@@ -102,6 +102,7 @@ async def _run(listener: socket.socket, folder: Path, runner_id: str, linger: fl
         registry.adopt()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+            nursery.start_soon(_keep_alive)
             if personal:
                 nursery.start_soon(_stop_with_parent, nursery.cancel_scope)
             notify(f"READY=1\nSTATUS=Serving {len(registry)} sessions")
@@ -117,6 +118,14 @@ async def _run(listener: socket.socket, folder: Path, runner_id: str, linger: fl
                 await registry.stop_all()
         watchers.cancel_scope.cancel()
     log.info("ended")
+
+
+async def _keep_alive() -> None:
+    """Feed systemd's watchdog, WatchdogSec= in systemd.service(5), for as long as the event loop turns."""
+    interval = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
+    while interval:
+        sdnotify.SystemdNotifier().notify("WATCHDOG=1")
+        await trio.sleep(interval)
 
 
 async def _stop_on_signal(scope: trio.CancelScope) -> None:

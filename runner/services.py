@@ -48,7 +48,7 @@ class Service:
     ) -> None:
         self.name = name
         self.folder = folder
-        self.socket = folder / "socket"
+        self.socket = folder / "s.sock"  # ttyd tells a socket from an interface by the ending
         self._cgroup = cgroup
         self._launch = launch
         self._nursery = nursery

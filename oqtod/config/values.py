@@ -52,7 +52,7 @@ def _single(key: Key, written: object, *, path: str, source: str, environ: Mappi
             return fault(
                 f"the environment variable {named} is not set",
                 found=f"env:{named}",
-                hint=f"set {named}, for a service with EnvironmentFile= or LoadCredential=",
+                hint=f"set {named}; for a service, in an EnvironmentFile=",
             )
         value = environ[named]
         if not _is_text_safe(value):

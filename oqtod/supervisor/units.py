@@ -65,6 +65,8 @@ async def listen_at(account: str, path: str, *, timeout: float) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     drop_in.write_text(text)
+    folder.chmod(0o755)
+    drop_in.chmod(0o644)
     await _talk(_reload, "reloading systemd", timeout)
 
 

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oqtod.config import ConfigRefused, load
@@ -63,20 +63,23 @@ def load_or_refuse(content: bytes, environ: dict[str, str]) -> None:
             repr(loaded).encode()
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(documents)
 def test_any_document(document: dict[str, object]) -> None:
     load_or_refuse(toml(document).encode(), {"HOME": "/h", "X": "/x"})
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(real_settings)
-def test_any_value_for_real_keys(settings: dict[str, object]) -> None:
+def test_any_value_for_real_keys(given_values: dict[str, object]) -> None:
     content = "".join(
         f"{'.'.join(key_text(part) for part in path.split('.'))} = {value_text(value)}\n"
-        for path, value in settings.items()
+        for path, value in given_values.items()
     )
     load_or_refuse(content.encode(), {"HOME": "/h", "X": "/x"})
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.binary(max_size=60) | text.map(str.encode))
 def test_any_bytes(content: bytes) -> None:
     load_or_refuse(content, {"HOME": "/h"})
@@ -100,6 +103,7 @@ environment_names = st.sampled_from(
 )
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(
     st.dictionaries(environment_names | environment_text.map("OQTO__".__add__), environment_text, max_size=5)
 )
