@@ -1,24 +1,28 @@
+# The ways into this checkout. What each needs is set up by packaging/setup, once.
+
+.DEFAULT_GOAL := help
 .PHONY: help run test lint deb clean
 
-help:           ## Show this
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+help: ## Say what can be made
+	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do \
+		printf '  make %-6s %s\n' "$$name" "$$text"; done
 
-run:            ## Set up what is needed, and start oqtod for yourself (no root, no systemd)
+run: ## Start oqtod for yourself: no root, no systemd, no configuration file
 	@packaging/setup run
 	@exec .venv/bin/oqtod serve --personal
 
-test:           ## Set up what is needed, and run every test
+test: ## Run every test, those in a booted Debian 13 included (as root)
 	@packaging/setup test
 	.venv/bin/python -m pytest
 
-lint:           ## Check style and types
-	@packaging/setup test
+lint: ## Check style and types
+	@packaging/setup lint
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-clean:          ## Remove what was built
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+deb: ## Build dist/oqtod_VERSION_all.deb
 
-deb:            ## Build dist/oqtod_VERSION_all.deb for Debian 13
-	@packaging/build-deb
+clean: ## Remove what was made in this checkout; container roots stay in /var/cache/oqtod-tests
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
