@@ -10,6 +10,7 @@ import http.client
 import json
 import re
 import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -250,15 +251,18 @@ class Terminal:
                 return data[1:]
         return None
 
-    def run(self, command: str) -> str:
-        """Type `command` and return what it printed, without the echo and colours.
+    def run(self, command: str, *, timeout: float = 2 * TIMEOUT) -> str:
+        """Type `command` and return what it printed within `timeout` seconds, without the echo and colours.
 
         The marks around the output are computed by the shell, so the echo of what was typed isn't taken
         for them.
         """
         self.type(f'echo "<"$((40+1))">"; {command}; echo "<"$((40+2))">"\n')
         seen = ""
+        deadline = time.monotonic() + timeout
         while True:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"no end of {command!r} within {timeout:g} s: {seen!r}")
             piece = self.output()
             if piece is None:
                 raise AssertionError(f"the terminal closed while waiting for {command!r}: {seen!r}")
