@@ -129,7 +129,7 @@ class Process:
             self._child.returncode = self._child.returncode or 0  # not ours to reap any more
 
     def _members(self) -> list[int]:
-        return self._cgroup.members() if self._cgroup is not None else [*_descendants(self.pid), self.pid]
+        return self._cgroup.members() if self._cgroup is not None else [*descendants(self.pid), self.pid]
 
     async def _sweep(self) -> None:
         if self._cgroup is not None:
@@ -141,7 +141,7 @@ class Process:
                 _signal(pid, signal.SIGKILL)
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     """Return the processes below `pid`, children first: proc_pid_task_tid_children(5)."""
     found: list[int] = []
     try:
@@ -153,7 +153,7 @@ def _descendants(pid: int) -> list[int]:
     except (FileNotFoundError, ProcessLookupError):
         return found
     for child in children:
-        found += [child, *_descendants(child)]
+        found += [child, *descendants(child)]
     return found
 
 

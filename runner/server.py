@@ -88,6 +88,8 @@ class Server:
                 case messages.OpenService(session_id=session_id, service=service):
                     status, descriptor = await self._registry.open(session_id, service)
                     return status, [descriptor]
+                case messages.OpenPort(session_id=session_id, port=port):
+                    return None, [await self._registry.open_port(session_id, port)]
                 case messages.ListSessions():
                     return messages.Sessions(self._runner_id, self._registry.statuses()), ()
             raise AssertionError(f"{call} is in the protocol, and nobody answers it")

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import stat
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,12 @@ log = logging.getLogger(__name__)
 
 READY_TIMEOUT = 15.0
 """Seconds a service may take from its start until it accepts a connection."""
+
+CRASHES = 5
+"""Crashes within CRASH_WINDOW after which a service is left alone for COOL_DOWN."""
+CRASH_WINDOW = 60.0
+COOL_DOWN = 30.0
+_FIRST_BACKOFF = 0.1
 
 _POLL = 0.001
 _LOG_TAIL = 2000
@@ -56,6 +63,7 @@ class Service:
         self._state: ServiceState = "stopped"
         self._error: str | None = None
         self.process: Process | None = None
+        self._crashes: deque[float] = deque(maxlen=CRASHES)
 
     @property
     def status(self) -> ServiceStatus:
@@ -69,7 +77,8 @@ class Service:
     async def open(self) -> socket.socket:
         """Return a socket connected to the service, started first if need be.
 
-        Raises CallFailed with the reason, the last lines of the service's output included.
+        Raises CallFailed with the reason, the last lines of the service's output included; without a try
+        when it has crashed too often of late.
         """
         async with self._starting:
             if self.process is not None:
@@ -78,6 +87,8 @@ class Service:
                 except OSError as error:
                     log.warning("%s does not answer (%s): starting it anew", self.name, error)
                     await self.end()
+            if self._exhausted() and trio.current_time() < self._crashes[-1] + COOL_DOWN:
+                raise self._refused()
             return await self._start()
 
     async def _start(self) -> socket.socket:
@@ -91,8 +102,9 @@ class Service:
                 launch.argv, environment=launch.environment, log=self._log, cgroup=self._cgroup
             )
         except OSError as error:
-            raise self._failed(f"{launch.argv[0]} could not be started: {error.strerror}") from error
-        self.watch(process)
+            self._fail(f"{launch.argv[0]} could not be started: {error.strerror}")
+            raise self._refused() from error
+        self._keep(process)
         with trio.move_on_after(READY_TIMEOUT):
             while self.process is process:
                 try:
@@ -102,18 +114,33 @@ class Service:
                     continue
                 self._state = "running"
                 return connected
-            raise self._failed(self._error or "it ended while it started")
+            raise self._refused()
+        self.process = None
         await process.end()
-        raise self._failed(f"it did not accept a connection within {READY_TIMEOUT:g} seconds")
+        self._fail(f"it did not accept a connection within {READY_TIMEOUT:g} seconds")
+        raise self._refused()
 
-    def _failed(self, reason: str) -> CallFailed:
+    def _fail(self, reason: str) -> None:
+        """Note one more crash."""
         self._state, self._error = "failed", reason
-        return CallFailed("service_failed", f"the session's {self.name} could not start: {reason}")
+        self._crashes.append(trio.current_time())
 
-    def watch(self, process: Process) -> None:
-        """Take a process as the running service, and note when it ends."""
-        self.process = process
+    def _refused(self) -> CallFailed:
+        reason = f"the session's {self.name} does not run: {self._error}"
+        hint = f"it is tried again after {COOL_DOWN:g} seconds" if self._exhausted() else None
+        return CallFailed("service_failed", reason, hint)
+
+    def _exhausted(self) -> bool:
+        return len(self._crashes) == CRASHES and self._crashes[-1] - self._crashes[0] < CRASH_WINDOW
+
+    def adopt(self, process: Process) -> None:
+        """Take a process of an earlier runner as the running service."""
         self._state = "running"
+        self._keep(process)
+
+    def _keep(self, process: Process) -> None:
+        """Note when the process ends."""
+        self.process = process
         self._nursery.start_soon(self._watch, process)
 
     async def _watch(self, process: Process) -> None:
@@ -121,11 +148,26 @@ class Service:
             outcome = await process.watch()
             if self.process is process:
                 self.process = None
+                was_running = self._state == "running"
                 tail = self._output()
-                self._state, self._error = "failed", f"it {outcome}{': ' + tail if tail else ''}"
+                self._fail(f"it {outcome}{': ' + tail if tail else ''}")
                 log.warning("the service %s %s", self.name, outcome)
+                if was_running:
+                    self._nursery.start_soon(self._restart)
         finally:
             process.close()
+
+    async def _restart(self) -> None:
+        """Start a service again that has crashed, with longer and longer pauses, unless somebody else did."""
+        while self.process is None and self._state == "failed" and not self._exhausted():
+            await trio.sleep(_FIRST_BACKOFF * 2 ** (len(self._crashes) - 1))
+            async with self._starting:
+                if self.process is not None or self._state != "failed":
+                    return
+                try:
+                    (await self._start()).close()
+                except CallFailed as failed:
+                    log.warning("%s", failed.message)
 
     def _output(self) -> str:
         try:

@@ -17,10 +17,10 @@ from pathlib import Path
 import msgspec
 import trio
 
-from runner import programs
+from runner import previews, programs, usage
 from runner.cgroups import Cgroup
 from runner.processes import Process
-from runner.protocol.messages import ServiceName, ServiceStatus, SessionSpec, SessionStatus
+from runner.protocol.messages import ServiceName, ServiceStatus, SessionSpec, SessionStatus, Usage
 from runner.protocol.rpc import CallFailed
 from runner.sandbox import bubblewrap
 from runner.sandbox.policy import Policy, SandboxRefused, load_policy
@@ -68,7 +68,14 @@ class Session:
     def status(self) -> SessionStatus:
         """The session as callers see it."""
         services: dict[str, ServiceStatus] = {name: x.status for name, x in self.services.items()}
-        return SessionStatus(self.spec.id, str(self.workspace), services)
+        return SessionStatus(self.spec.id, str(self.workspace), services, self.usage)
+
+    @property
+    def usage(self) -> Usage:
+        """What the session takes now."""
+        if self.cgroup is not None:
+            return usage.of_cgroup(self.cgroup)
+        return usage.of_trees(x.process.pid for x in self.services.values() if x.process is not None)
 
     def prepare(self) -> None:
         """Make workspace and folder, and check that the sandbox can be built. Raises CallFailed."""
@@ -126,7 +133,7 @@ class Session:
                 continue
             process = Process.adopt(record.pid, record.started, self.cgroup.child(name))
             if process is not None:
-                service.watch(process)
+                service.adopt(process)
 
     def _policy(self) -> Policy:
         home = Path(self._account.pw_dir)
@@ -230,6 +237,12 @@ class Registry:
         if session is None:
             raise CallFailed("no_session", "the session does not run here")
         return await session.open(service)
+
+    async def open_port(self, session_id: str, port: int) -> int:
+        """Return a descriptor connected to a program of the account that listens there. Raises CallFailed."""
+        if session_id not in self._sessions:
+            raise CallFailed("no_session", "the session does not run here")
+        return (await previews.connect(port)).detach()
 
     async def stop(self, session_id: str) -> None:
         """End a session; fine when there is none."""

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from oqtod import __version__
 from oqtod.accounts.authenticator import COOKIE, Asked, Principal
 from oqtod.accounts.tokens import LIFETIME
 from oqtod.accounts.users import User
-from oqtod.api import views
+from oqtod.api import events, views
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
 from oqtod.sessions.model import Session
 from oqtod.store.database import StorageError
+from runner.protocol.messages import SessionStatus
 from runner.terminal.assets import asset
 
 B = TypeVar("B")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
+log = logging.getLogger(__name__)
+
 _MAX_ENVIRONMENT = 100
+_ASK_TIMEOUT = 5.0
+"""Seconds that showing a session waits for its runner."""
 
 
 class Login(msgspec.Struct):
@@ -69,6 +76,7 @@ class Api:
             Route("/api/sessions/{key}/stop", self.stop, methods=["POST"]),
             Route("/api/sessions/{key}/resume", self.resume, methods=["POST"]),
             Route("/api/sessions/{key}/activity", self.activity, methods=["POST"]),
+            Route("/api/sessions/{key}/events", self.events, methods=["GET"]),
             Route("/api/sessions/{key}/terminal/", self.terminal_page, methods=["GET"]),
             Route("/api/sessions/{key}/terminal/static/{name}", self.terminal_asset, methods=["GET"]),
             Route("/{path:path}", self.page, methods=["GET"]),
@@ -93,7 +101,7 @@ class Api:
                 "session_auto_attach": attach,
                 "session_auto_attach_scan": sessions.auto_attach_scan,
                 "agent_browser_enabled": False,
-                "websocket_events": False,
+                "websocket_events": True,
                 "mmry_enabled": False,
             }
         )
@@ -131,8 +139,9 @@ class Api:
     async def list_sessions(self, request: Request) -> Response:
         """List the user's own sessions."""
         user = self._principal(request).user
+        known = await self._known(user.id)
         sessions = self._gateway.sessions.records.of_user(user.id)
-        return _json([await self._view(session) for session in sessions])
+        return _json([views.session(session, self._gateway, known.get(session.id)) for session in sessions])
 
     async def create(self, request: Request) -> Response:
         """Make and start a session."""
@@ -173,8 +182,20 @@ class Api:
 
     async def activity(self, request: Request) -> Response:
         """Note that the person is there."""
-        await self._gateway.sessions.records.touch(self._session(request).id)
+        session = self._session(request)
+        self._gateway.sessions.activity.note(session.id)
+        await self._gateway.sessions.activity.flush()
+        self._gateway.sessions.events.ring(session.id)
         return Response(status_code=204)
+
+    async def events(self, request: Request) -> Response:
+        """Stream what becomes of a session, as server-sent events."""
+        session = self._session(request)
+        return StreamingResponse(
+            events.stream(self._gateway, session, self._view),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-store"},
+        )
 
     async def terminal_page(self, request: Request) -> Response:
         """Serve the terminal's page, which is ours, once the terminal itself has started."""
@@ -209,11 +230,21 @@ class Api:
         return self._gateway.sessions.records.find(user.id, request.path_params["key"])
 
     async def _view(self, session: Session) -> dict[str, object]:
-        services = {}
-        if session.status == "running":
-            known = await self._gateway.sessions.services(session.user_id)
-            services = known[session.id].services if session.id in known else {}
-        return views.session(session, services)
+        if session.status != "running":
+            return views.session(session, self._gateway, None)
+        known = await self._known(session.user_id)
+        return views.session(
+            self._gateway.sessions.records.get(session.id), self._gateway, known.get(session.id)
+        )
+
+    async def _known(self, user_id: str) -> dict[str, SessionStatus]:
+        """What the user's runner says; nothing while it can't be asked: what is on record is shown still."""
+        try:
+            with trio.move_on_after(_ASK_TIMEOUT):
+                return await self._gateway.sessions.look_after(user_id)
+        except Refusal as refusal:
+            log.warning("the runner of %s can't be asked: %s", user_id, refusal)
+        return {}
 
 
 def _asked(request: Request) -> Asked:

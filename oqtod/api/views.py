@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from oqtod.accounts.users import User
-from oqtod.sessions.model import PREVIEW_PORTS, Session
-from runner.protocol.messages import ServiceStatus
+from oqtod.sessions.context import Gateway
+from oqtod.sessions.model import Session
+from oqtod.sessions.ports import PREVIEW_PORTS, preview_ports
+from runner.protocol.messages import ServiceStatus, SessionStatus, Usage
 
 _SERVICES = ("terminal", "files", "browser")
 
@@ -31,10 +31,12 @@ def user(user: User) -> dict[str, object]:
     }
 
 
-def session(session: Session, services: Mapping[str, ServiceStatus]) -> dict[str, object]:
-    """Return a session with its URLs."""
+def session(session: Session, gateway: Gateway, status: SessionStatus | None) -> dict[str, object]:
+    """Return a session with its URLs; `status` is what its runner says of it."""
     base = f"/api/sessions/{session.id}"
-    ports = session.port_base
+    ports = session.port_base if session.live else None
+    services = status.services if status is not None else {}
+    limits = gateway.config.limits
     return {
         "id": session.id,
         "readable_id": session.readable_id,
@@ -49,7 +51,9 @@ def session(session: Session, services: Mapping[str, ServiceStatus]) -> dict[str
         "fileserver_port": ports + 1 if ports is not None else None,
         "ttyd_port": ports + 2 if ports is not None else None,
         "eavs_port": None,
-        "agent_base_port": ports + 3 if ports is not None else None,
+        "agent_base_port": preview_ports(ports)[0] if ports is not None else None,
+        "preview_ports": list(preview_ports(ports)) if ports is not None else [],
+        "stream_port": session.stream_port if session.live else None,
         "max_agents": PREVIEW_PORTS,
         "eavs_key_id": None,
         "eavs_key_hash": None,
@@ -58,10 +62,18 @@ def session(session: Session, services: Mapping[str, ServiceStatus]) -> dict[str
         "created_at": session.created_at,
         "started_at": session.started_at,
         "stopped_at": session.stopped_at,
-        "last_activity_at": session.last_activity_at,
+        "last_activity_at": gateway.sessions.activity.last(session),
+        "idle_at": gateway.reaper.idle_at(session),
+        "busy": session.status == "running" and gateway.reaper.busy(session),
         "error_message": session.error_message,
         "linux_user": session.linux_user,
         "services": {name: services.get(name, ServiceStatus("stopped")) for name in _SERVICES},
+        "limits": {
+            "memory_max": limits.memory_max,
+            "tasks_max": limits.tasks_max,
+            "cpu_quota": limits.cpu_quota,
+        },
+        "usage": status.usage if status is not None else Usage(),
         "urls": {
             "agent": None,
             "fileserver": f"{base}/files",

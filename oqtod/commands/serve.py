@@ -27,9 +27,13 @@ from oqtod.gateway.proxy import Proxy
 from oqtod.placements import personal
 from oqtod.placements.accounts import HostDirectory, PersonalDirectory, RunnerDirectory
 from oqtod.placements.runners import Runners
+from oqtod.sessions.activity import Activity
 from oqtod.sessions.context import Gateway
 from oqtod.sessions.lifecycle import Lifecycle
+from oqtod.sessions.ports import Ranges
+from oqtod.sessions.reaper import Reaper
 from oqtod.sessions.records import Records
+from oqtod.sessions.recovery import Recovery
 from oqtod.store.database import Database, StorageError, open_database
 from oqtod.telemetry import logs
 from oqtod.telemetry.readiness import Readiness
@@ -82,15 +86,20 @@ async def _run(loaded: Loaded, database: Database, path: Path | None, overrides:
     async with trio.open_nursery() as lasting:
         directory = await _directory(config, lasting)
         records = Records(
-            database, base_port=config.container.base_port, max_live=config.sessions.max_concurrent_sessions
+            database, ranges=_port_ranges(config), max_live=config.sessions.max_concurrent_sessions
         )
-        sessions = Lifecycle(records, Runners(directory, config, lasting), config)
-        gateway = Gateway(config, users, tokens, Authenticator(users, tokens, origins), sessions)
-        await sessions.reconcile()
+        runners, activity = Runners(directory, config, lasting), Activity(records)
+        sessions = Lifecycle(records, runners, activity, config)
+        recovery, reaper = Recovery(sessions), Reaper(sessions)
+        gateway = Gateway(config, users, tokens, Authenticator(users, tokens, origins), sessions, reaper)
+        await recovery.reconcile()
         front = Front(Api(gateway, _frontend(config)).application(), Proxy(gateway))
         async with trio.open_nursery() as serving:
             serving.start_soon(readiness.keep_alive)
             serving.start_soon(front.serve, listeners)
+            serving.start_soon(recovery.keep)
+            serving.start_soon(reaper.keep)
+            serving.start_soon(activity.keep)
             address = _url(listeners, config)
             readiness.ready(f"Serving {address}")
             log.info("serving %s", address)
@@ -101,8 +110,19 @@ async def _run(loaded: Loaded, database: Database, path: Path | None, overrides:
             await _signals(readiness, path, overrides, address)
             readiness.stopping()
             serving.cancel_scope.cancel()
-        await sessions.shut_down()
+        await activity.close()
+        await recovery.shut_down()
         lasting.cancel_scope.cancel()
+
+
+def _port_ranges(config: Config) -> Ranges:
+    browser = config.agent_browser
+    return Ranges(
+        base=config.container.base_port,
+        stream_base=browser.stream_port_base,
+        stream_count=browser.stream_port_range,
+        streams=browser.enabled,
+    )
 
 
 async def _directory(config: Config, nursery: trio.Nursery) -> RunnerDirectory:

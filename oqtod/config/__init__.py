@@ -3,15 +3,17 @@
 Start with `load`. Keys, defaults, bounds and descriptions stand in `oqtod.config.model` and nowhere else.
 """
 
-from .expansion import runner_socket, workspace_root
+from .expansion import HOST_SOCKET, runner_socket, workspace_root
 from .loading import Loaded, load
-from .model import Config, DevUser
+from .model import Config, DevUser, Limits
 from .problems import ConfigRefused, Problem
 
 __all__ = [
+    "HOST_SOCKET",
     "Config",
     "ConfigRefused",
     "DevUser",
+    "Limits",
     "Loaded",
     "Problem",
     "load",

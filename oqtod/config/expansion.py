@@ -23,7 +23,8 @@ _PARTS: Final = re.compile(
 )
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _PLACEHOLDERS: Final = frozenset({"user_id", "user", "uid"})
-_HOST_SOCKET: Final = "/run/oqto/runner-sockets/{user}/oqto-runner.sock"
+HOST_SOCKET: Final = "/run/oqto/runner-sockets/{user}/oqto-runner.sock"
+"""Where oqto-runner@.socket listens as it is shipped."""
 
 LONGEST_SOCKET_PATH: Final = 107
 """Bytes that fit in ``sun_path`` besides the closing zero, unix(7)."""
@@ -185,7 +186,7 @@ def runner_socket(config: Config, *, user: str, uid: int, environ: Mapping[str, 
         raise ValueError(f"not an account name: {user!r}")
     pattern = config.local.runner_socket_pattern
     if pattern is None and config.local.linux_users.enabled:
-        pattern = _HOST_SOCKET
+        pattern = HOST_SOCKET
     if pattern is not None:
         values = {"user": user, "uid": str(uid)}
         return re.sub(r"\{(user|uid)\}", lambda part: values[part[1]], pattern)

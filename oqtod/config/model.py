@@ -269,11 +269,13 @@ class Sessions(Section, frozen=True):
     max_concurrent_sessions: Annotated[int, Meta(ge=1, le=10_000), key("Max running sessions per user")] = 6
     idle_timeout_minutes: Annotated[
         float,
-        Meta(gt=0, le=525_600),
-        key("Idle timeout before stopping; fractions are fine", unit="minutes"),
+        Meta(ge=0, le=525_600),
+        key("Idle timeout before stopping; fractions are fine, 0 is never", unit="minutes"),
     ] = 30
     idle_check_interval_seconds: Annotated[
-        float, Meta(gt=0, le=86_400), key("Idle check interval; fractions are fine", unit="seconds")
+        float,
+        Meta(ge=0, le=86_400),
+        key("Idle check interval; fractions are fine, 0 is never", unit="seconds"),
     ] = 300
     busy_cpu_percent: Annotated[
         float,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote_to_bytes
 
@@ -13,7 +15,10 @@ import trio
 
 from oqtod.accounts.authenticator import Asked
 from oqtod.errors import Refusal
+from oqtod.gateway.keystrokes import Keystrokes
+from oqtod.sessions import ports
 from oqtod.sessions.context import Gateway
+from oqtod.sessions.model import Session
 from runner.protocol.messages import ServiceName
 
 if TYPE_CHECKING:
@@ -22,7 +27,15 @@ if TYPE_CHECKING:
 RESPONSE_TIMEOUT = 60.0
 """Seconds a service may take until its response begins."""
 
-_TARGET = re.compile(rb"/api/sessions/([A-Za-z0-9_-]{1,64})/(terminal|files)(/[^?]*)?(?:\?(.*))?", re.DOTALL)
+_TARGET = re.compile(
+    rb"/api/sessions/([A-Za-z0-9_-]{1,64})/(?:(terminal|files)|ports/([0-9]{1,5}))(/[^?]*)?(?:\?(.*))?",
+    re.DOTALL,
+)
+
+# What a user's program sends never runs on our origin: `sandbox` gives it one of its own that nobody else
+# has. A preview is there to be run; a file is not.
+_FILE_POLICY = b"sandbox"
+_PREVIEW_POLICY = b"sandbox allow-scripts allow-forms allow-popups allow-modals allow-downloads"
 
 _HOP_BY_HOP = {
     b"connection",
@@ -41,12 +54,19 @@ _NEVER_BACK = {b"set-cookie", b"clear-site-data", b"strict-transport-security", 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a request asks for: a session, one of its services, and a path there."""
+    """What a request asks for: a session, one of its services or a port of its block, and a path there."""
 
     session: str
-    service: ServiceName
+    service: ServiceName | None
+    port: int | None
     path: bytes
     query: bytes
+
+    @property
+    def prefix(self) -> bytes:
+        """The path that the service's own paths are below, for programs that make links."""
+        place = self.service if self.service is not None else f"ports/{self.port}"
+        return f"/api/sessions/{self.session}/{place}".encode()
 
 
 class Proxy:
@@ -63,26 +83,42 @@ class Proxy:
         match = _TARGET.fullmatch(request.target)
         if match is None:
             return None
-        service = cast(ServiceName, match[2].decode())
-        path = match[3] or b"/"
+        service = cast(ServiceName, match[2].decode()) if match[2] is not None else None
+        port = int(match[3]) if match[3] is not None else None
+        path = match[4] or b"/"
         page = path == b"/" or path.startswith(b"/static/")
         if service == "terminal" and page and not _is_upgrade(request):
             return None
-        return Target(match[1].decode(), service, path, match[4] or b"")
+        return Target(match[1].decode(), service, port, path, match[5] or b"")
 
     async def forward(self, client: Connection, request: h11.Request, target: Target) -> None:
         """Send a request to its service, and the response back. Raises Refusal."""
         asked = Asked.of(request.method.decode(), target.query, request.headers)
         self._gateway.authenticator.check_host(asked)
         principal = self._gateway.authenticator.authenticate(asked)
-        session = self._gateway.sessions.records.find(principal.user.id, target.session)
-        connected = await self._gateway.sessions.open(session, target.service)
+        sessions = self._gateway.sessions
+        session = sessions.records.find(principal.user.id, target.session)
+        if target.service is not None:
+            connected = await sessions.open(session, target.service)
+        else:
+            connected = await sessions.open_port(session, _port_of(session, target))
+        note = partial(sessions.activity.note, session.id)
         async with _stream(connected) as service:
-            await self._gateway.sessions.records.touch(session.id)
             if _is_upgrade(request):
-                await _upgrade(client, service, request, target)
+                await _upgrade(client, service, request, target, note)
             else:
-                await _exchange(client, service, request, target)
+                await _exchange(client, service, request, target, note)
+
+
+def _port_of(session: Session, target: Target) -> int:
+    assert target.port is not None
+    if session.port_base is None or target.port not in ports.preview_ports(session.port_base):
+        raise Refusal(
+            "not_found",
+            f"port {target.port} is none of the session's",
+            "its ports are in $OQTO_PORTS, and in the session's preview_ports",
+        )
+    return target.port
 
 
 def _stream(connected: socket.socket) -> trio.SocketStream:
@@ -107,6 +143,7 @@ def _request_head(client: Connection, request: h11.Request, target: Target, extr
         (b"x-forwarded-for", client.client[0].encode()),
         (b"x-forwarded-host", host),
         (b"x-forwarded-proto", b"http"),
+        (b"x-forwarded-prefix", target.prefix),
     ]
     query = b"&".join(x for x in target.query.split(b"&") if _query_name(x) not in (b"token", b"ticket"))
     path = target.path + (b"?" + query if query else b"")
@@ -126,21 +163,27 @@ def _named_by_connection(headers: Any) -> set[bytes]:
     }
 
 
-def _response_headers(response: h11.Response) -> list[tuple[bytes, bytes]]:
+def _response_headers(response: h11.Response, target: Target) -> list[tuple[bytes, bytes]]:
     dropped = _HOP_BY_HOP | _NEVER_BACK | _named_by_connection(response.headers)
-    dropped |= {b"content-security-policy", b"x-content-type-options"}
+    dropped |= {b"x-content-type-options"}
+    # Beside a policy of the service's own, if it has one: a browser obeys both.
+    policy = _FILE_POLICY if target.service is not None else _PREVIEW_POLICY
     kept = [(name, value) for name, value in response.headers if name not in dropped]
     framing = [(n, v) for n, v in response.headers if n == b"transfer-encoding"]
     return [
         *kept,
         *framing,
-        (b"content-security-policy", b"sandbox"),
+        (b"content-security-policy", policy),
         (b"x-content-type-options", b"nosniff"),
     ]
 
 
 async def _exchange(
-    client: Connection, service: trio.SocketStream, request: h11.Request, target: Target
+    client: Connection,
+    service: trio.SocketStream,
+    request: h11.Request,
+    target: Target,
+    note: Callable[[], None],
 ) -> None:
     http = h11.Connection(h11.CLIENT)
     try:
@@ -148,16 +191,23 @@ async def _exchange(
             http.send(_request_head(client, request, target, [(b"connection", b"close")])) or b""
         )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_send_body, client, service, http)
-            await _send_response(client, service, http, request)
+            nursery.start_soon(_send_body, client, service, http, note)
+            await _send_response(client, service, http, target)
             nursery.cancel_scope.cancel()
     except* h11.RemoteProtocolError as group:
         raise Refusal("bad_gateway", f"the service's answer is no HTTP: {group.exceptions[0]}") from group
+    except* trio.TooSlowError as group:
+        message = f"the service did not go on answering for {RESPONSE_TIMEOUT:g} seconds"
+        raise Refusal("bad_gateway", message, "try again") from group
+    except* Refusal as group:
+        raise group.exceptions[0] from None
     except* (trio.BrokenResourceError, trio.ClosedResourceError) as group:
         raise trio.BrokenResourceError("one side of the exchange closed") from group
 
 
-async def _send_body(client: Connection, service: trio.SocketStream, http: h11.Connection) -> None:
+async def _send_body(
+    client: Connection, service: trio.SocketStream, http: h11.Connection, note: Callable[[], None]
+) -> None:
     try:
         while True:
             event = await client.receive()
@@ -168,6 +218,7 @@ async def _send_body(client: Connection, service: trio.SocketStream, http: h11.C
                 return
             data = http.send(event)
             if data:
+                note()
                 await service.send_all(data)
             if isinstance(event, h11.EndOfMessage):
                 return
@@ -176,7 +227,7 @@ async def _send_body(client: Connection, service: trio.SocketStream, http: h11.C
 
 
 async def _send_response(
-    client: Connection, service: trio.SocketStream, http: h11.Connection, request: h11.Request
+    client: Connection, service: trio.SocketStream, http: h11.Connection, target: Target
 ) -> None:
     begun = False
     while True:
@@ -189,7 +240,7 @@ async def _send_response(
             http.receive_data(data)
         elif isinstance(event, h11.Response):
             begun = True
-            headers = _response_headers(event)
+            headers = _response_headers(event, target)
             if client.http.their_state is h11.SEND_BODY:
                 headers.append((b"connection", b"close"))
             await client.send(
@@ -205,7 +256,11 @@ async def _send_response(
 
 
 async def _upgrade(
-    client: Connection, service: trio.SocketStream, request: h11.Request, target: Target
+    client: Connection,
+    service: trio.SocketStream,
+    request: h11.Request,
+    target: Target,
+    note: Callable[[], None],
 ) -> None:
     protocol = next(value for name, value in request.headers if name == b"upgrade")
     if not isinstance(await client.receive(), h11.EndOfMessage):
@@ -231,19 +286,31 @@ async def _upgrade(
     await client.send(h11.InformationalResponse(status_code=101, headers=headers, reason=event.reason))
     early_service, _ = http.trailing_data
     early_client, _ = client.http.trailing_data
+    keystrokes = Keystrokes(terminal=target.service == "terminal")
+
+    def watch(data: bytes) -> None:
+        if keystrokes.seen(data):
+            note()
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_pump, client.stream, service, early_client, nursery.cancel_scope)
+        nursery.start_soon(_pump, client.stream, service, early_client, nursery.cancel_scope, watch)
         nursery.start_soon(_pump, service, client.stream, early_service, nursery.cancel_scope)
 
 
 async def _pump(
-    source: trio.SocketStream, sink: trio.SocketStream, early: bytes, scope: trio.CancelScope
+    source: trio.SocketStream,
+    sink: trio.SocketStream,
+    early: bytes,
+    scope: trio.CancelScope,
+    watch: Callable[[bytes], None] | None = None,
 ) -> None:
     try:
-        if early:
-            await sink.send_all(early)
-        while data := await source.receive_some(65536):
+        data = early or bytes(await source.receive_some(65536))
+        while data:
+            if watch is not None:
+                watch(data)
             await sink.send_all(data)
+            data = bytes(await source.receive_some(65536))
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # either end may go at any time: then both do
     scope.cancel()

@@ -6,7 +6,7 @@ import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 
@@ -15,6 +15,7 @@ from oqtod.config import Config
 from oqtod.errors import Refusal
 from oqtod.placements.accounts import RunnerAddress, RunnerDirectory
 from oqtod.placements.link import Link
+from oqtod.sessions import ports
 from oqtod.sessions.model import Session
 from runner.protocol import messages
 from runner.protocol.messages import ServiceName, SessionStatus
@@ -24,11 +25,18 @@ log = logging.getLogger(__name__)
 
 A = TypeVar("A")
 
+
+class Unanswered(Refusal):
+    """Nobody knows whether what was asked for has been done."""
+
+
 _REFUSALS = {
     "bad_request": "bad_request",
     "bad_workspace": "bad_request",
     "sandbox_refused": "unprocessable",
     "no_session": "conflict",
+    "no_listener": "bad_gateway",
+    "foreign_listener": "forbidden",
 }
 """Codes of runner and broker that are the caller's to mend; all others mean that we can't serve now."""
 
@@ -57,6 +65,9 @@ class Runners:
     async def start(self, session: Session) -> SessionStatus:
         """Make the session ready at its runner. Raises Refusal."""
         environment = dict(session.environment)
+        if session.port_base is not None:
+            previews = [str(port) for port in ports.preview_ports(session.port_base)]
+            environment |= {"PORT": previews[0], "OQTO_PORTS": ",".join(previews)}
         if self._config.runner.runner_id is not None:
             environment["OQTO_RUNNER_ID"] = self._config.runner.runner_id
         address = await self.address(session.user_id)
@@ -86,7 +97,13 @@ class Runners:
 
     async def open(self, session: Session, service: ServiceName) -> socket.socket:
         """Return a socket connected to a service of the session, started if need be. Raises Refusal."""
-        call = messages.OpenService(session.id, service)
+        return await self._opened(session, messages.OpenService(session.id, service))
+
+    async def open_port(self, session: Session, port: int) -> socket.socket:
+        """Return a socket connected to a program of the account's that listens there. Raises Refusal."""
+        return await self._opened(session, messages.OpenPort(session.id, port))
+
+    async def _opened(self, session: Session, call: Call[Any]) -> socket.socket:
         with self._explained("the runner"):
             _, link = await self._link(session.user_id)
             try:
@@ -129,8 +146,8 @@ class Runners:
             raise Refusal(code, failed.message, failed.hint) from failed
         except trio.TooSlowError as error:
             message = f"{what} did not answer within {self._timeout:g} seconds"
-            raise Refusal("unavailable", message, "try again; see runtime.timeout") from error
+            raise Unanswered("unavailable", message, "try again; see runtime.timeout") from error
         except (ConnectionLost, OSError) as error:
             log.warning("%s can't be reached: %s", what, error)
             hint = "try again; if it lasts, an administrator should look at: systemctl status oqtod"
-            raise Refusal("unavailable", f"{what} can't be reached: {error}", hint) from error
+            raise Unanswered("unavailable", f"{what} can't be reached: {error}", hint) from error

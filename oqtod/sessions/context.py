@@ -9,6 +9,7 @@ from oqtod.accounts.tokens import Tokens
 from oqtod.accounts.users import Users
 from oqtod.config import Config
 from oqtod.sessions.lifecycle import Lifecycle
+from oqtod.sessions.reaper import Reaper
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +21,4 @@ class Gateway:
     tokens: Tokens
     authenticator: Authenticator
     sessions: Lifecycle
+    reaper: Reaper

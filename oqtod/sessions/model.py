@@ -1,7 +1,8 @@
 """A session: its fields, its states, and which state may follow which. No I/O.
 
 pending → starting → running → stopping → stopped, and failed from any of them but stopped;
-stopped and failed can be resumed, and keep id, readable id, workspace and settings.
+stopped and failed can be resumed, and keep id, readable id, workspace and settings. A session that may still
+have processes is never failed: it is stopping until its runner says that they are gone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from oqtod.clock import now
+from oqtod.clock import elapsed, now
 
 Status = Literal["pending", "starting", "running", "stopping", "stopped", "failed"]
 
@@ -22,7 +23,7 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     "running": frozenset({"stopping", "failed"}),
     "stopping": frozenset({"stopped", "failed"}),
     "stopped": frozenset({"starting"}),
-    "failed": frozenset({"starting", "stopping"}),
+    "failed": frozenset({"starting"}),
 }
 """From each state, the states that may follow."""
 
@@ -30,10 +31,6 @@ LIVE: frozenset[Status] = frozenset({"pending", "starting", "running", "stopping
 """States in which a session holds ports and may have processes."""
 
 STATUSES: tuple[Status, ...] = get_args(Status)
-
-PREVIEW_PORTS = 10
-PORT_BLOCK = 3 + PREVIEW_PORTS
-"""Consecutive ports of a session: agent, file server, terminal, then those for app previews."""
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,11 +45,15 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str]
     status: Status = "pending"
     port_base: int | None = None
+    """First port of the block that the session holds while it is live, and had last otherwise."""
+    stream_port: int | None = None
     error_message: str | None = None
     created_at: str
     started_at: str | None = None
     stopped_at: str | None = None
     last_activity_at: str
+    active_clock: float
+    """The last activity in seconds of `clock.elapsed`."""
 
     @property
     def live(self) -> bool:
@@ -72,6 +73,7 @@ def new(*, user_id: str, workspace_path: str, image: str, environment: dict[str,
         environment=environment,
         created_at=moment,
         last_activity_at=moment,
+        active_clock=elapsed(),
     )
 
 

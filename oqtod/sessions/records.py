@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 
 import msgspec
 
-from oqtod.clock import now
+from oqtod import clock
 from oqtod.errors import Refusal
-from oqtod.sessions.model import LIVE, PORT_BLOCK, TRANSITIONS, Session, Status, readable_id
+from oqtod.sessions import ports
+from oqtod.sessions.model import LIVE, TRANSITIONS, Session, Status, readable_id
 from oqtod.store.database import Database
 
 _LIVE = "('pending', 'starting', 'running', 'stopping')"
 _READABLE_ATTEMPTS = 20
-_LAST_PORT = 65535
+
+
+class AtCap(Refusal):
+    """The user has as many live sessions as `sessions.max_concurrent_sessions` allows."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            "conflict",
+            f"{limit} sessions of yours are live and in use, and that is the limit",
+            "stop one first; the administrator sets sessions.max_concurrent_sessions",
+        )
 
 
 class Records:
     """The session rows of one database."""
 
-    def __init__(self, database: Database, *, base_port: int, max_live: int) -> None:
+    def __init__(self, database: Database, *, ranges: ports.Ranges, max_live: int) -> None:
         self._database = database
-        self._base_port = base_port
+        self._ranges = ranges
         self._max_live = max_live
 
     def find(self, user_id: str, key: str) -> Session:
@@ -35,10 +47,15 @@ class Records:
 
     def get(self, session_id: str) -> Session:
         """Return a session by id; it must exist."""
-        row = self._database.row("SELECT * FROM sessions WHERE id = ?", (session_id,))
-        if row is None:
+        session = self.found(session_id)
+        if session is None:
             raise Refusal("not_found", f"there is no session {session_id}")
-        return _session(row)
+        return session
+
+    def found(self, session_id: str) -> Session | None:
+        """Return a session by id, or None."""
+        row = self._database.row("SELECT * FROM sessions WHERE id = ?", (session_id,))
+        return None if row is None else _session(row)
 
     def of_user(self, user_id: str) -> list[Session]:
         """Return a user's sessions, newest first."""
@@ -53,13 +70,12 @@ class Records:
         return [_session(row) for row in self._database.rows(query)]
 
     async def add(self, session: Session) -> Session:
-        """Record a new session, with ports of its own, as pending. Raises Refusal at the user's cap."""
+        """Record a new session, with ports of its own, as pending. Raises AtCap, Refusal."""
 
         def change(connection: sqlite3.Connection) -> Session:
             self._check_cap(connection, session.user_id)
             fields = msgspec.structs.asdict(session)
             fields["environment"] = msgspec.json.encode(session.environment).decode()
-            fields["port_base"] = self._free_ports(connection)
             names = ", ".join(fields)
             marks = ", ".join(f":{name}" for name in fields)
             for _ in range(_READABLE_ATTEMPTS):
@@ -70,6 +86,7 @@ class Records:
                         raise
                     fields["readable_id"] = readable_id()
                     continue
+                self._take_ports(connection, session)
                 return _get(connection, session.id)
             raise Refusal("unavailable", "no free readable id was found", "delete old sessions")
 
@@ -80,21 +97,27 @@ class Records:
     ) -> Session:
         """Move a session on from the state it was seen in; return it as it is then.
 
-        Raises Refusal (conflict) when it is in another state by now. Entering a live state takes ports,
-        leaving it releases them, in the same transaction.
+        Raises Refusal (conflict) when it is in another state by now, AtCap. Entering a live state takes
+        ports and counts as activity, leaving it releases them, in the same transaction. While a session
+        stops, and then, it keeps the `error` that it stops for.
         """
         assert status in TRANSITIONS[session.status], f"{session.status} → {status}"
-        moment = now()
+        moment = clock.now()
 
         def change(connection: sqlite3.Connection) -> Session:
-            port_base = session.port_base if status in LIVE else None
             if not session.live and status in LIVE:
                 self._check_cap(connection, session.user_id)
-                port_base = self._free_ports(connection)
+                self._take_ports(connection, session)
+            if session.live and status not in LIVE:
+                ports.release(connection, session.id)
             changed = connection.execute(
                 """
-                UPDATE sessions SET status = :status, error_message = :error, port_base = :port_base,
+                UPDATE sessions SET status = :status,
+                    error_message = CASE WHEN status = 'stopping' THEN coalesce(:error, error_message)
+                                         ELSE :error END,
                     linux_user = coalesce(:linux_user, linux_user),
+                    last_activity_at = CASE WHEN :enters THEN :moment ELSE last_activity_at END,
+                    active_clock = CASE WHEN :enters THEN :clock ELSE active_clock END,
                     started_at = CASE WHEN :status = 'running' THEN :moment ELSE started_at END,
                     stopped_at = CASE WHEN :status IN ('stopped', 'failed') THEN :moment
                                       WHEN :status = 'starting' THEN NULL ELSE stopped_at END
@@ -103,9 +126,10 @@ class Records:
                 {
                     "status": status,
                     "error": error,
-                    "port_base": port_base,
                     "linux_user": linux_user,
                     "moment": moment,
+                    "clock": clock.elapsed(),
+                    "enters": status in ("pending", "starting"),
                     "id": session.id,
                     "seen": session.status,
                 },
@@ -128,30 +152,44 @@ class Records:
 
         await self._database.write(change)
 
-    async def touch(self, session_id: str) -> None:
-        """Note that the person did something in the session."""
-        moment = now()
-        await self._database.write(
-            lambda x: x.execute("UPDATE sessions SET last_activity_at = ? WHERE id = ?", (moment, session_id))
-        )
+    async def note_activity(self, activity: Mapping[str, tuple[str, float]]) -> None:
+        """Write when each of these sessions was last used: RFC 3339, and seconds of `clock.elapsed`."""
+        rows = [(at, seconds, session_id) for session_id, (at, seconds) in activity.items()]
+        query = "UPDATE sessions SET last_activity_at = ?, active_clock = ? WHERE id = ?"
+        await self._database.write(lambda x: x.executemany(query, rows))
+
+    def idle_since(self, moment: float) -> list[Session]:
+        """Return the running sessions whose last activity, by `clock.elapsed`, was before `moment`."""
+        query = "SELECT * FROM sessions WHERE status = 'running' AND active_clock <= ?"
+        return [_session(row) for row in self._database.rows(query, (moment,))]
+
+    def unsettled(self) -> list[Session]:
+        """Return the sessions on their way from one state to another."""
+        query = "SELECT * FROM sessions WHERE status IN ('pending', 'starting', 'stopping')"
+        return [_session(row) for row in self._database.rows(query)]
+
+    async def note_boot(self, boot_id: str) -> bool:
+        """Record the host's present boot; say whether it is another one than the sessions were started in."""
+
+        def change(connection: sqlite3.Connection) -> bool:
+            known = connection.execute("SELECT boot_id FROM host").fetchone()
+            connection.execute("DELETE FROM host")
+            connection.execute("INSERT INTO host (boot_id) VALUES (?)", (boot_id,))
+            return known is not None and known[0] != boot_id
+
+        return await self._database.write(change)
 
     def _check_cap(self, connection: sqlite3.Connection, user_id: str) -> None:
         query = f"SELECT count(*) FROM sessions WHERE user_id = ? AND status IN {_LIVE}"  # noqa: S608
         if connection.execute(query, (user_id,)).fetchone()[0] >= self._max_live:
-            raise Refusal(
-                "conflict",
-                f"{self._max_live} sessions of yours are live, and that is the limit",
-                "stop one first; the administrator sets sessions.max_concurrent_sessions",
-            )
+            raise AtCap(self._max_live)
 
-    def _free_ports(self, connection: sqlite3.Connection) -> int:
-        query = "SELECT port_base FROM sessions WHERE port_base IS NOT NULL"
-        taken = {row[0] for row in connection.execute(query)}
-        for base in range(self._base_port, _LAST_PORT - PORT_BLOCK + 2, PORT_BLOCK):
-            if base not in taken:
-                return base
-        raise Refusal(
-            "unavailable", "no block of ports is free", "stop sessions, or lower container.base_port"
+    def _take_ports(self, connection: sqlite3.Connection, session: Session) -> None:
+        block, stream = ports.take(
+            connection, self._ranges, session.id, block=session.port_base, stream=session.stream_port
+        )
+        connection.execute(
+            "UPDATE sessions SET port_base = ?, stream_port = ? WHERE id = ?", (block, stream, session.id)
         )
 
 

@@ -34,6 +34,7 @@ class Broker:
         self._accounts = accounts
         self._config = config
         self._changing = trio.Lock()
+        self._limited: set[str] = set()
         self._allowed = {0, pwd.getpwnam(GATEWAY_ACCOUNT).pw_uid}
 
     async def serve(self, listener: trio.socket.SocketType) -> None:
@@ -74,19 +75,22 @@ class Broker:
             case messages.DeleteAccount(account=name, remove_home=remove_home):
                 async with self._changing:
                     self._accounts.named(name)
-                    await self._stop(name, timeout)
+                    await units.end_all(name, timeout=timeout)
                     return await self._accounts.delete(name, remove_home=remove_home)
             case messages.ListAccounts():
                 return messages.Accounts([self._described(row) for row in self._accounts.live()])
             case messages.StartRunner(account=name):
                 row = self._accounts.named(name)
-                if self._config.local.runner_socket_pattern is not None:
+                if name not in self._limited:
+                    await units.limit(name, self._config.limits, timeout=timeout)
+                    self._limited.add(name)
+                if self._config.local.runner_socket_pattern not in (None, configuration.HOST_SOCKET):
                     await units.listen_at(name, self._described(row).socket, timeout=timeout)
                 await units.start(units.socket_unit(name), timeout=timeout)
                 return await self._status(name, timeout)
-            case messages.StopRunner(account=name):
+            case messages.StopRunner(account=name, sessions=sessions):
                 self._accounts.named(name)
-                await self._stop(name, timeout)
+                await (units.end_all if sessions else units.stop_runner)(name, timeout=timeout)
                 return await self._status(name, timeout)
             case messages.StatusOfRunner(account=name):
                 self._accounts.named(name)
@@ -96,10 +100,6 @@ class Broker:
     def _described(self, row: Row) -> messages.Account:
         path = configuration.runner_socket(self._config, user=row.name, uid=row.uid)
         return messages.Account(row.user_id, row.name, row.uid, f"/home/{row.name}", path)
-
-    async def _stop(self, name: str, timeout: float) -> None:
-        await units.stop(units.socket_unit(name), timeout=timeout)
-        await units.stop(units.service_unit(name), timeout=timeout)
 
     async def _status(self, name: str, timeout: float) -> messages.RunnerStatus:
         return messages.RunnerStatus(

@@ -65,10 +65,14 @@ class StartRunner(Call[RunnerStatus], frozen=True, tag="runner-start"):
 
 
 class StopRunner(Call[RunnerStatus], frozen=True, tag="runner-stop"):
-    """Stop the account's runner, and listening for it. Its sessions go on until the runner is back."""
+    """Stop the account's runner, and listening for it.
+
+    Its sessions go on until the runner is back, unless `sessions` asks for the end of all that it runs.
+    """
 
     answer = RunnerStatus
     account: str
+    sessions: bool = False
 
 
 class StatusOfRunner(Call[RunnerStatus], frozen=True, tag="runner-status"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from jeepney.io.common import RouterClosed
 from jeepney.io.trio import DBusRouter, Proxy, open_dbus_router
 from jeepney.wrappers import unwrap_msg
 
+from oqtod.config import Limits
 from runner.protocol.rpc import CallFailed
 
 T = TypeVar("T")
@@ -23,6 +25,10 @@ _MANAGER = DBusAddress(
     bus_name="org.freedesktop.systemd1",
     interface="org.freedesktop.systemd1.Manager",
 )
+_NOTHING_TO_KILL = ("org.freedesktop.systemd1.NoSuchUnit", "org.freedesktop.systemd1.NoSuchProcess")
+_NO_LIMIT = 2**64 - 1
+_SCALE = 2**32
+_UNITS_OF_MEMORY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _DROP_INS = Path("/run/systemd/system")
 _UNITS = "oqto-runner@*"
 
@@ -39,6 +45,11 @@ def socket_unit(account: str) -> str:
 def service_unit(account: str) -> str:
     """Name the service unit of an account's runner."""
     return f"oqto-runner@{account}.service"
+
+
+def slice_unit(account: str) -> str:
+    """Name the slice that everything of an account is in."""
+    return f"oqto-{account}.slice"
 
 
 async def start(unit: str, *, timeout: float) -> None:
@@ -68,6 +79,44 @@ async def listen_at(account: str, path: str, *, timeout: float) -> None:
     folder.chmod(0o755)
     drop_in.chmod(0o644)
     await _talk(_reload, "reloading systemd", timeout)
+
+
+async def limit(account: str, limits: Limits, *, timeout: float) -> None:
+    """Set what the account's slice may take, until the next boot; None is no limit. Raises CallFailed."""
+    properties = slice_properties(limits)
+    await _talk(partial(_set_properties, slice_unit(account), properties), "setting limits", timeout)
+
+
+def slice_properties(limits: Limits) -> list[tuple[str, tuple[str, int]]]:
+    """Return `[limits]` as properties of systemd.resource-control(5), in D-Bus types."""
+    memory, cpu = limits.memory_max, limits.cpu_quota
+    amount: tuple[str, tuple[str, int]]
+    if memory is not None and memory.endswith("%"):
+        amount = "MemoryMaxScale", ("u", round(int(memory[:-1]) / 100 * _SCALE))
+    elif memory is None or memory == "infinity":
+        amount = "MemoryMax", ("t", _NO_LIMIT)
+    else:
+        unit = _UNITS_OF_MEMORY.get(memory[-1], 1)
+        amount = "MemoryMax", ("t", int(memory.rstrip("KMGT")) * unit)
+    return [
+        amount,
+        ("TasksMax", ("t", limits.tasks_max if limits.tasks_max is not None else _NO_LIMIT)),
+        ("CPUQuotaPerSecUSec", ("t", int(cpu[:-1]) * 10_000 if cpu is not None else _NO_LIMIT)),
+    ]
+
+
+async def stop_runner(account: str, *, timeout: float) -> None:
+    """Stop the account's runner, and listening for it; its sessions go on. Raises CallFailed."""
+    await stop(socket_unit(account), timeout=timeout)
+    await stop(service_unit(account), timeout=timeout)
+
+
+async def end_all(account: str, *, timeout: float) -> None:
+    """End the account's runner, its sessions, and whatever else is in its slice. Raises CallFailed."""
+    await stop_runner(account, timeout=timeout)
+    # KillMode=process leaves the sessions alone when the service stops: here they are meant.
+    await _talk(partial(_kill, service_unit(account)), f"ending what {account} runs", timeout)
+    await stop(slice_unit(account), timeout=timeout)
 
 
 async def _talk(conversation: Callable[[DBusRouter], Awaitable[T]], what: str, timeout: float) -> T:
@@ -122,6 +171,20 @@ async def _active_state(unit: str, router: DBusRouter) -> str:
     asked = ("org.freedesktop.systemd1.Unit", "ActiveState")
     reply = await router.send_and_get_reply(new_method_call(properties, "Get", "ss", asked))
     return str(unwrap_msg(reply)[0][1])
+
+
+async def _set_properties(
+    unit: str, properties: list[tuple[str, tuple[str, int]]], router: DBusRouter
+) -> None:
+    await _call(router, "SetUnitProperties", "sba(sv)", (unit, True, properties))
+
+
+async def _kill(unit: str, router: DBusRouter) -> None:
+    try:
+        await _call(router, "KillUnit", "ssi", (unit, "all", signal.SIGKILL))
+    except DBusErrorResponse as error:
+        if error.name not in _NOTHING_TO_KILL:
+            raise
 
 
 async def _reload(router: DBusRouter) -> None:

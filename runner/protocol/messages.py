@@ -36,12 +36,24 @@ class ServiceStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str | None = None
 
 
+class Usage(msgspec.Struct, frozen=True):
+    """What a session takes of the host."""
+
+    memory: int = 0
+    """Bytes."""
+    cpu: float = 0.0
+    """CPU seconds since the session started."""
+    tasks: int = 0
+    """Processes; threads too where the kernel counts tasks."""
+
+
 class SessionStatus(msgspec.Struct, frozen=True):
     """A session that the runner has, with its services by name."""
 
     id: str
     workspace: str
     services: dict[str, ServiceStatus]
+    usage: Usage = Usage()
 
 
 class Sessions(msgspec.Struct, frozen=True):
@@ -79,4 +91,12 @@ class OpenService(Call[ServiceStatus], frozen=True, tag="open"):
     service: ServiceName
 
 
-RUNNER = Protocol("oqto-runner", 1, [StartSession, StopSession, ListSessions, OpenService])
+class OpenPort(Call[None], frozen=True, tag="open-port"):
+    """Send a socket that is connected to a program of the session's that listens on this TCP port."""
+
+    answer = None
+    session_id: str
+    port: int
+
+
+RUNNER = Protocol("oqto-runner", 1, [StartSession, StopSession, ListSessions, OpenService, OpenPort])
