@@ -55,12 +55,21 @@ class Users:
     async def set_from_config(self, dev_users: Iterable[DevUser]) -> None:
         """Make the users of `auth.dev_users` what the configuration says, and disable those it dropped.
 
-        A changed password or role voids the tokens that were given out before.
+        What the dropped ones run is ended by `oqtod.sessions.departure`. A changed password or role voids
+        the tokens that were given out before.
         """
         wanted = list(dev_users)
 
         def change(connection: sqlite3.Connection) -> None:
             kept = msgspec.json.encode([user.id for user in wanted]).decode()
+            connection.execute(
+                """
+                INSERT OR IGNORE INTO departures (user_id, remove_account, remove_home)
+                SELECT id, 0, 0 FROM users
+                WHERE origin = 'config' AND is_active AND id NOT IN (SELECT value FROM json_each(?))
+                """,
+                (kept,),
+            )
             connection.execute(
                 """
                 UPDATE users SET is_active = 0, generation = generation + 1

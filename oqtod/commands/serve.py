@@ -29,6 +29,7 @@ from oqtod.placements.accounts import HostDirectory, PersonalDirectory, RunnerDi
 from oqtod.placements.runners import Runners
 from oqtod.sessions.activity import Activity
 from oqtod.sessions.context import Gateway
+from oqtod.sessions.departure import Departures
 from oqtod.sessions.lifecycle import Lifecycle
 from oqtod.sessions.ports import Ranges
 from oqtod.sessions.reaper import Reaper
@@ -91,13 +92,15 @@ async def _run(loaded: Loaded, database: Database, path: Path | None, overrides:
         runners, activity = Runners(directory, config, lasting), Activity(records)
         sessions = Lifecycle(records, runners, activity, config)
         recovery, reaper = Recovery(sessions), Reaper(sessions)
-        gateway = Gateway(config, users, tokens, Authenticator(users, tokens, origins), sessions, reaper)
+        authenticator, departures = Authenticator(users, tokens, origins), Departures(database, sessions)
+        gateway = Gateway(config, users, tokens, authenticator, sessions, reaper, departures)
         await recovery.reconcile()
         front = Front(Api(gateway, _frontend(config)).application(), Proxy(gateway))
         async with trio.open_nursery() as serving:
             serving.start_soon(readiness.keep_alive)
             serving.start_soon(front.serve, listeners)
             serving.start_soon(recovery.keep)
+            serving.start_soon(departures.keep)
             serving.start_soon(reaper.keep)
             serving.start_soon(activity.keep)
             address = _url(listeners, config)

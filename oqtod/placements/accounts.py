@@ -32,6 +32,9 @@ class RunnerDirectory(Protocol):
         Raises CallFailed, ConnectionLost, trio.TooSlowError, OSError.
         """
 
+    async def end(self, user_id: str, *, remove: bool, remove_home: bool, timeout: float) -> None:
+        """End everything that a user's account runs; with `remove`, the account itself. Raises the same."""
+
 
 class HostDirectory:
     """Host mode: an account for each user, made by the supervisor when it is first needed."""
@@ -45,6 +48,15 @@ class HostDirectory:
         await self._broker.call(messages.StartRunner(account.name), timeout=timeout)
         return RunnerAddress(account.name, account.uid, account.home, account.socket)
 
+    async def end(self, user_id: str, *, remove: bool, remove_home: bool, timeout: float) -> None:
+        """Have it done by the supervisor; fine when the user never had an account."""
+        accounts = (await self._broker.call(messages.ListAccounts(), timeout=timeout)).accounts
+        for name in [account.name for account in accounts if account.user_id == user_id]:
+            if remove:
+                await self._broker.call(messages.DeleteAccount(name, remove_home), timeout=timeout)
+            else:
+                await self._broker.call(messages.StopRunner(name, sessions=True), timeout=timeout)
+
 
 class PersonalDirectory:
     """Personal mode: every user is the one who started us."""
@@ -56,3 +68,6 @@ class PersonalDirectory:
     async def locate(self, user_id: str, *, timeout: float) -> RunnerAddress:
         """Return the one address."""
         return self._address
+
+    async def end(self, user_id: str, *, remove: bool, remove_home: bool, timeout: float) -> None:
+        """Do nothing: the account is the person's own, and the runner has ended the sessions."""

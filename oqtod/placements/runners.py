@@ -103,6 +103,12 @@ class Runners:
         """Return a socket connected to a program of the account's that listens there. Raises Refusal."""
         return await self._opened(session, messages.OpenPort(session.id, port))
 
+    async def end(self, user_id: str, *, remove: bool, remove_home: bool) -> None:
+        """End everything that a user's account runs; with `remove`, the account too. Raises Refusal."""
+        with self._explained("the supervisor"):
+            self._links.pop(user_id, None)
+            await self._directory.end(user_id, remove=remove, remove_home=remove_home, timeout=self._timeout)
+
     async def _opened(self, session: Session, call: Call[Any]) -> socket.socket:
         with self._explained("the runner"):
             _, link = await self._link(session.user_id)

@@ -6,7 +6,6 @@ Activity is what a person does (keystrokes, requests, uploads), never what a pro
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import trio
 
@@ -22,10 +21,10 @@ FLUSH_INTERVAL = 5.0
 
 
 class Activity:
-    """The last activity of the sessions in `records`; `elapsed` is the clock that intervals are taken of."""
+    """The last activity of the sessions in `records`, by its clock."""
 
-    def __init__(self, records: Records, elapsed: Callable[[], float] = clock.elapsed) -> None:
-        self.elapsed = elapsed
+    def __init__(self, records: Records) -> None:
+        self.elapsed = records.elapsed
         self._records = records
         self._unwritten: dict[str, tuple[str, float]] = {}
 

@@ -8,6 +8,7 @@ from oqtod.accounts.authenticator import Authenticator
 from oqtod.accounts.tokens import Tokens
 from oqtod.accounts.users import Users
 from oqtod.config import Config
+from oqtod.sessions.departure import Departures
 from oqtod.sessions.lifecycle import Lifecycle
 from oqtod.sessions.reaper import Reaper
 
@@ -22,3 +23,4 @@ class Gateway:
     authenticator: Authenticator
     sessions: Lifecycle
     reaper: Reaper
+    departures: Departures

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from oqtod.clock import elapsed, now
+from oqtod.clock import now
 
 Status = Literal["pending", "starting", "running", "stopping", "stopped", "failed"]
 
@@ -52,7 +52,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str | None = None
     stopped_at: str | None = None
     last_activity_at: str
-    active_clock: float
+    active_clock: float = 0.0
     """The last activity in seconds of `clock.elapsed`."""
 
     @property
@@ -73,7 +73,6 @@ def new(*, user_id: str, workspace_path: str, image: str, environment: dict[str,
         environment=environment,
         created_at=moment,
         last_activity_at=moment,
-        active_clock=elapsed(),
     )
 
 

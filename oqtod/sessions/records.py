@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -31,7 +31,16 @@ class AtCap(Refusal):
 class Records:
     """The session rows of one database."""
 
-    def __init__(self, database: Database, *, ranges: ports.Ranges, max_live: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        ranges: ports.Ranges,
+        max_live: int,
+        elapsed: Callable[[], float] = clock.elapsed,
+    ) -> None:
+        """`elapsed` is the clock that idle times are taken of."""
+        self.elapsed = elapsed
         self._database = database
         self._ranges = ranges
         self._max_live = max_live
@@ -73,8 +82,9 @@ class Records:
         """Record a new session, with ports of its own, as pending. Raises AtCap, Refusal."""
 
         def change(connection: sqlite3.Connection) -> Session:
-            self._check_cap(connection, session.user_id)
+            self._check_may_live(connection, session.user_id)
             fields = msgspec.structs.asdict(session)
+            fields["active_clock"] = self.elapsed()
             fields["environment"] = msgspec.json.encode(session.environment).decode()
             names = ", ".join(fields)
             marks = ", ".join(f":{name}" for name in fields)
@@ -106,7 +116,7 @@ class Records:
 
         def change(connection: sqlite3.Connection) -> Session:
             if not session.live and status in LIVE:
-                self._check_cap(connection, session.user_id)
+                self._check_may_live(connection, session.user_id)
                 self._take_ports(connection, session)
             if session.live and status not in LIVE:
                 ports.release(connection, session.id)
@@ -128,7 +138,7 @@ class Records:
                     "error": error,
                     "linux_user": linux_user,
                     "moment": moment,
-                    "clock": clock.elapsed(),
+                    "clock": self.elapsed(),
                     "enters": status in ("pending", "starting"),
                     "id": session.id,
                     "seen": session.status,
@@ -179,7 +189,11 @@ class Records:
 
         return await self._database.write(change)
 
-    def _check_cap(self, connection: sqlite3.Connection, user_id: str) -> None:
+    def _check_may_live(self, connection: sqlite3.Connection, user_id: str) -> None:
+        query = "SELECT is_active FROM users WHERE id = ?"
+        active = connection.execute(query, (user_id,)).fetchone()
+        if active is None or not active[0]:
+            raise Refusal("forbidden", "the user is disabled")
         query = f"SELECT count(*) FROM sessions WHERE user_id = ? AND status IN {_LIVE}"  # noqa: S608
         if connection.execute(query, (user_id,)).fetchone()[0] >= self._max_live:
             raise AtCap(self._max_live)

@@ -17,8 +17,7 @@ ALTER TABLE sessions ADD COLUMN stream_port INTEGER;
 -- last_activity_at as seconds of CLOCK_BOOTTIME, which nobody can set: how long a session has been idle.
 ALTER TABLE sessions ADD COLUMN active_clock REAL NOT NULL DEFAULT 0;
 
-CREATE INDEX sessions_live ON sessions (status, active_clock)
-    WHERE status IN ('pending', 'starting', 'running', 'stopping');
+CREATE INDEX sessions_by_status ON sessions (status, active_clock);
 
 -- The boot that the live sessions belong to: random(4), /proc/sys/kernel/random/boot_id.
 CREATE TABLE host (
