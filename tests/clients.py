@@ -192,6 +192,8 @@ class WebSocket:
                 case None:
                     return None
                 case Ping() as ping:
+                    if self._protocol.state is not wsproto.connection.ConnectionState.OPEN:
+                        continue  # we have said goodbye already
                     self.sock.sendall(self._protocol.send(ping.response()))
                 case CloseConnection(code=code) as closing:
                     self.close_code = code

@@ -59,6 +59,15 @@ class Host:
 
     machine: Machine
 
+    def configure(self, **environment: str) -> None:
+        """Restart oqtod with these variables set, such as OQTO__SESSIONS__AUTO_ATTACH; none: as installed."""
+        lines = "".join(f'Environment="{name}={value}"\n' for name, value in environment.items())
+        for unit in ("oqtod", "oqtod-gateway"):
+            folder = f"/run/systemd/system/{unit}.service.d"
+            self.machine.run("mkdir", "-p", folder)
+            self.machine.run("tee", f"{folder}/test.conf", stdin=f"[Service]\n{lines}")
+        self.machine.sh("systemctl daemon-reload; systemctl restart oqtod; systemctl start oqtod-gateway")
+
     def http(self) -> Http:
         """Somebody who isn't logged in."""
         return Http(self.machine.connect)

@@ -20,7 +20,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "db"
 
 
-async def test_fifty_at_once_never_pass_the_cap_nor_touch_anybody_else(path: Path) -> None:
+async def test_fifty_at_once_never_pass_the_cap_nor_touch_anybody_else(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oqtod.sessions.lifecycle._BUSY_SAMPLE", 0.001)
     world = World(1)
     with gateway(path, world, max_live=4) as g:
         others = [await g.lifecycle.create("bob") for _ in range(4)]
