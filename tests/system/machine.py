@@ -24,6 +24,7 @@ from pathlib import Path
 BOOT_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
 _CLONE_NEWNET = 0x40000000
+_ENTER = 'while [ "$1" != -- ]; do echo 0 >"$1/cgroup.procs"; shift; done; shift; exec "$@"'
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -37,10 +38,15 @@ class Machine:
         self._expected: list[str] = []
         self._folder = Path(tempfile.mkdtemp(prefix="oqtod-machine-"))
         self._log = (self._folder / "console").open("w+b")
+        # Its own: two machines in the same control group would take each other's units for theirs.
+        self._cgroups = [mount / f"oqtod-tests-{name}" for mount in _cgroup_mounts()]
+        for cgroup in self._cgroups:
+            cgroup.mkdir()
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.bind(str(self._folder / "notify"))
             self._nspawn = subprocess.Popen(
                 [
+                    *("sh", "-ec", _ENTER, "sh", *map(str, self._cgroups), "--"),
                     *("setpriv", "--pdeathsig", "KILL", "systemd-nspawn", "--quiet"),
                     *("--boot", f"--directory={root}", "--volatile=overlay", f"--machine={name}"),
                     *("--private-network", "--register=no", "--keep-unit", "--notify-ready=yes"),
@@ -173,6 +179,20 @@ class Machine:
                 self._nspawn.kill()
                 self._nspawn.wait(10)
         self._log.close()
+        for cgroup in self._cgroups:
+            for folder, _, _ in os.walk(cgroup, topdown=False):
+                Path(folder).rmdir()
         shutil.rmtree(self._folder)
         with contextlib.suppress(OSError):
             Path(f"/run/systemd/nspawn/propagate/{self.name}").rmdir()
+
+
+def _cgroup_mounts() -> list[Path]:
+    """Where systemd keeps its control groups: the unified hierarchy, and its own on a hybrid host."""
+    mounts = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, rest = line.partition(" - ")
+        kind, _, options = rest.split(" ", 2)
+        if kind == "cgroup2" or (kind == "cgroup" and "name=systemd" in options):
+            mounts.append(Path(fields.split()[4]))
+    return mounts
