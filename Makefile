@@ -1,7 +1,7 @@
 # The ways into this checkout. What each needs is set up by packaging/setup, once.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint deb clean
+.PHONY: help run test bench lint deb clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do \
@@ -14,6 +14,10 @@ run: ## Start oqtod for yourself: no root, no systemd, no configuration file
 test: ## Run every test, those in a booted Debian 13 included (as root)
 	@packaging/setup test
 	.venv/bin/python -m pytest
+
+bench: ## Measure how long people wait, and what sessions cost (as root)
+	@packaging/setup test
+	.venv/bin/python -m tests.bench.sessions
 
 lint: ## Check style and types
 	@packaging/setup lint

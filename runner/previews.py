@@ -5,21 +5,18 @@ Ports are everybody's on a host. So a listener counts only if the kernel says th
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
-from pathlib import Path
 
 import trio
 
+from runner.listeners import owner
 from runner.protocol.rpc import CallFailed
 
 CONNECT_TIMEOUT = 5.0
 """Seconds that a program may take to accept; the kernel does that for it unless its queue is full."""
 
-_LISTEN = "0A"
-_V4 = {"0100007F", "00000000"}  # 127.0.0.1 and any, as proc_net_tcp(5) writes them on little-endian hosts
-_V6 = {"0" * 32, "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
+_LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 
 
 async def connect(port: int) -> socket.socket:
@@ -29,48 +26,41 @@ async def connect(port: int) -> socket.socket:
     """
     if not 1 <= port <= 65535:
         raise CallFailed("bad_request", f"{port} is no port")
-    _check(port)
-    reason = ""
-    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
-        sock = trio.socket.socket(family, socket.SOCK_STREAM)
-        try:
-            with trio.fail_after(CONNECT_TIMEOUT):
-                await sock.connect((address, port))
-            _check(port)  # it may have changed hands in between
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return socket.socket(fileno=sock.detach())
-        except trio.TooSlowError:
-            reason = f"it did not accept within {CONNECT_TIMEOUT:g} seconds"
-        except OSError as error:
-            reason = reason or os.strerror(error.errno or errno.ECONNREFUSED)
-        finally:
-            sock.close()
-    raise CallFailed("no_listener", f"port {port} can't be connected to: {reason}")
+    for family, address in _LOOPBACK:
+        if _is_ours(family, address, port):
+            return await _connect(family, address, port)
+    raise CallFailed(
+        "no_listener",
+        f"nothing listens on port {port}",
+        "start a program there; its port is in $PORT, further ones in $OQTO_PORTS",
+    )
 
 
-def _check(port: int) -> None:
-    owners = _listeners(port)
-    if not owners:
-        raise CallFailed(
-            "no_listener",
-            f"nothing listens on port {port}",
-            "start a program there; its port is in $PORT, further ones in $OQTO_PORTS",
-        )
-    if owners != {os.getuid()}:
+async def _connect(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+    sock = trio.socket.socket(family, socket.SOCK_STREAM)
+    try:
+        with trio.fail_after(CONNECT_TIMEOUT):
+            await sock.connect((address, port))
+        _is_ours(family, address, port)  # it may have changed hands in between
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return socket.socket(fileno=sock.detach())
+    except trio.TooSlowError:
+        message = f"the program on port {port} did not accept within {CONNECT_TIMEOUT:g} seconds"
+        raise CallFailed("no_listener", message) from None
+    except OSError as error:
+        raise CallFailed("no_listener", f"port {port} can't be connected to: {error.strerror}") from error
+    finally:
+        sock.close()
+
+
+def _is_ours(family: socket.AddressFamily, address: str, port: int) -> bool:
+    """Say whether somebody listens there; raises CallFailed when it is not this account."""
+    try:
+        uid = owner(family, address, port)
+    except OSError as error:
+        if family == socket.AF_INET6:
+            return False  # a kernel without IPv6
+        raise CallFailed("no_listener", f"port {port} can't be looked at: {error.strerror}") from error
+    if uid not in (None, os.getuid()):
         raise CallFailed("foreign_listener", f"another account's program listens on port {port}")
-
-
-def _listeners(port: int) -> set[int]:
-    """Return the uids that listen on a port where a connection to loopback would find them."""
-    found = set()
-    for table, addresses in ((Path("/proc/self/net/tcp"), _V4), (Path("/proc/self/net/tcp6"), _V6)):
-        try:
-            lines = table.read_text().splitlines()[1:]
-        except FileNotFoundError:
-            continue  # a kernel without IPv6
-        for line in lines:
-            _, local, _, state, _, _, _, uid, *_ = line.split()
-            address, _, number = local.rpartition(":")
-            if state == _LISTEN and int(number, 16) == port and address in addresses:
-                found.add(int(uid))
-    return found
+    return uid is not None

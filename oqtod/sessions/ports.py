@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import chain
 
 from oqtod.errors import Refusal
 
@@ -14,23 +15,18 @@ BLOCK = 3 + PREVIEW_PORTS
 """Consecutive ports of a session: agent, file server, terminal, then those for app previews."""
 
 _LAST = 65535
-_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
-_TIME_WAIT = "06"
+_DUAL = socket.has_dualstack_ipv6()
+_FAMILY = socket.AF_INET6 if _DUAL else socket.AF_INET
 
 
-def bound() -> frozenset[int]:
-    """Return the TCP ports that somebody on this host uses now, listening or connected: proc_net_tcp(5)."""
-    found = set()
-    for table in _TABLES:
-        try:
-            lines = table.read_text().splitlines()[1:]
-        except FileNotFoundError:
-            continue  # a kernel without IPv6
-        for line in lines:
-            _, local, _, state, *_ = line.split()
-            if state != _TIME_WAIT:
-                found.add(int(local.rpartition(":")[2], 16))
-    return frozenset(found)
+def is_bound(port: int) -> bool:
+    """Say whether somebody on this host uses a TCP port now, at any address: by trying to take it."""
+    try:
+        # Any address of both families, where there are two. What only lingers (TIME_WAIT) is no use.
+        with socket.create_server(("", port), family=_FAMILY, dualstack_ipv6=_DUAL, backlog=0):
+            return False
+    except OSError:
+        return True
 
 
 def preview_ports(base: int) -> range:
@@ -63,30 +59,32 @@ def take(
     *,
     block: int | None,
     stream: int | None,
-    in_use: Callable[[], frozenset[int]] = bound,
+    in_use: Callable[[int], bool] = is_bound,
 ) -> tuple[int, int | None]:
     """Take a block and a stream port for a session, those that it had before where they are free.
 
     Runs inside the caller's transaction. Raises Refusal (unavailable) when a range is exhausted.
     """
-    unfree = in_use() | {row[0] for row in connection.execute("SELECT port FROM ports")}
-    had_block = [] if block is None else [block]
-    base = next((x for x in [*had_block, *ranges.blocks()] if unfree.isdisjoint(range(x, x + BLOCK))), None)
-    if base is None:
+    taken = {row[0] for row in connection.execute("SELECT port FROM ports")}
+
+    def free(ports: range) -> bool:
+        return taken.isdisjoint(ports) and not any(map(in_use, ports))
+
+    had = [] if block is None else [range(block, block + BLOCK)]
+    blocks = (range(x, x + BLOCK) for x in ranges.blocks())
+    found = next((x for x in chain(had, blocks) if free(x)), None)
+    if found is None:
         raise Refusal(
             "unavailable",
             f"no {BLOCK} consecutive ports from {ranges.base} up are free for another session",
             "stop sessions or what else listens there, or lower container.base_port",
         )
-    taken = list(range(base, base + BLOCK))
-    port = None
-    if ranges.streams:
-        port = _stream_port(ranges, unfree, [] if stream is None else [stream])
-        taken.append(port)
+    port = _stream_port(ranges, free, stream) if ranges.streams else None
+    mine = [*found] if port is None else [*found, port]
     connection.executemany(
-        "INSERT INTO ports (port, session_id) VALUES (?, ?)", [(x, session_id) for x in taken]
+        "INSERT INTO ports (port, session_id) VALUES (?, ?)", [(x, session_id) for x in mine]
     )
-    return base, port
+    return found.start, port
 
 
 def release(connection: sqlite3.Connection, session_id: str) -> None:
@@ -94,11 +92,12 @@ def release(connection: sqlite3.Connection, session_id: str) -> None:
     connection.execute("DELETE FROM ports WHERE session_id = ?", (session_id,))
 
 
-def _stream_port(ranges: Ranges, unfree: frozenset[int], had: Sequence[int]) -> int:
+def _stream_port(ranges: Ranges, free: Callable[[range], bool], had: int | None) -> int:
     span = range(ranges.stream_base, min(ranges.stream_base + ranges.stream_count, _LAST + 1))
-    for port in [*(x for x in had if x in span), *span]:
-        if port not in unfree:
-            return int(port)
+    for port in chain([had] if had in span else [], span):
+        assert port is not None
+        if free(range(port, port + 1)):
+            return port
     raise Refusal(
         "unavailable",
         f"none of the {len(span)} ports from {ranges.stream_base} up is free for another browser stream",
