@@ -80,19 +80,27 @@ class Host:
         return http
 
 
-@pytest.fixture(scope="session")
-def installed_host(boot: Callable[[str], Machine], deb: Path) -> Host:
-    machine = boot("host")
-    install(machine, deb)
-    people = "".join(
+def people(passwords: dict[str, str]) -> str:
+    """The configuration of these people."""
+    return "".join(
         f'\n[[auth.dev_users]]\nid = "{name}"\nname = "{name.title()}"\nemail = "{name}@example.com"\n'
         f'password_hash = "{bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()}"\nrole = "user"\n'
-        for name, password in PASSWORDS.items()
+        for name, password in passwords.items()
     )
-    machine.run("tee", "-a", "/etc/oqto/config.toml", stdin=people)
+
+
+def prepare(machine: Machine, deb: Path) -> Host:
+    """Install our package, with the people of `PASSWORDS`."""
+    install(machine, deb)
+    machine.run("tee", "-a", "/etc/oqto/config.toml", stdin=people(PASSWORDS))
     machine.run("systemctl", "restart", "oqtod")
     machine.run("systemctl", "start", "oqtod-gateway")  # it is starting: this waits until it has
     return Host(machine)
+
+
+@pytest.fixture(scope="session")
+def installed_host(boot: Callable[[str], Machine], deb: Path) -> Host:
+    return prepare(boot("host"), deb)
 
 
 @pytest.fixture

@@ -31,8 +31,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Machine:
     """A running container; call `power_off` when done with it."""
 
-    def __init__(self, root: Path, name: str, *, shown: Sequence[Path] = ()) -> None:
-        """Boot `root` and wait until systemd says that it is up. `shown` appears read-only in /mnt."""
+    def __init__(self, root: Path, name: str, *, shown: Sequence[Path] = (), remembers: bool = False) -> None:
+        """Boot `root` and wait until systemd says that it is up. `shown` appears read-only in /mnt.
+
+        What is written goes to a tmpfs and is lost, unless the machine `remembers`: then it is in `root`.
+        """
         self.name = name
         self._cursor: str | None = None
         self._expected: list[str] = []
@@ -48,7 +51,8 @@ class Machine:
                 [
                     *("sh", "-ec", _ENTER, "sh", *map(str, self._cgroups), "--"),
                     *("setpriv", "--pdeathsig", "KILL", "systemd-nspawn", "--quiet"),
-                    *("--boot", f"--directory={root}", "--volatile=overlay", f"--machine={name}"),
+                    *("--boot", f"--directory={root}", f"--machine={name}"),
+                    *([] if remembers else ["--volatile=overlay"]),
                     *("--private-network", "--register=no", "--keep-unit", "--notify-ready=yes"),
                     *(f"--bind-ro={path}:/mnt/{path.name}" for path in shown),
                 ],
