@@ -21,7 +21,7 @@ from runner import previews, programs, usage
 from runner.cgroups import Cgroup
 from runner.processes import Process
 from runner.protocol.messages import ServiceName, ServiceStatus, SessionSpec, SessionStatus, Usage
-from runner.protocol.rpc import CallFailed
+from runner.protocol.rpc import MALFORMED, CallFailed
 from runner.sandbox import bubblewrap
 from runner.sandbox.policy import Policy, SandboxRefused, load_policy
 from runner.services import Launch, Service
@@ -270,7 +270,7 @@ class Registry:
                     raise OSError("there is no control group to find its processes by")
                 session = self._make(record.spec, folder, self._group(record.spec.id))
                 session.adopt(record.services)
-            except (OSError, msgspec.MsgspecError, CallFailed) as error:
+            except (OSError, *MALFORMED, CallFailed) as error:
                 log.warning("clearing away the session in %s: %s", folder, error)
                 if (group := self._group(folder.name)) is not None:
                     group.kill()

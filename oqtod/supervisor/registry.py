@@ -12,6 +12,8 @@ from typing import Literal
 
 import msgspec
 
+from runner.protocol.rpc import MALFORMED
+
 State = Literal["creating", "active", "deleting", "deleted"]
 
 
@@ -43,7 +45,7 @@ class Registry:
             self.rows = msgspec.json.decode(path.read_bytes(), type=_File).accounts
         except FileNotFoundError:
             self.rows = []
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, *MALFORMED) as error:
             raise RegistryError(
                 f"the account registry {path} can't be read: {error}; restore it from a backup"
             ) from error

@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import msgspec
 import trio
@@ -25,6 +25,11 @@ GREETING_TIMEOUT = 5.0
 
 MAX_IN_FLIGHT = 64
 """Calls of one connection answered at a time; further ones wait unread."""
+
+MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""All that msgspec raises on bytes that are not what they should be; the last two it lets through as they are."""
+
+_SHOWN = 200  # characters of a peer's own words that go into a log line
 
 A = TypeVar("A")
 
@@ -51,14 +56,17 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     hint: str | None = None
 
 
+_Id = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
 class _Answer(msgspec.Struct, frozen=True, omit_defaults=True):
-    id: int
+    id: _Id
     result: msgspec.Raw = msgspec.Raw(b"null")
     fault: Fault | None = None
 
 
 class _Envelope(msgspec.Struct, frozen=True):
-    id: int
+    id: _Id
     call: msgspec.Raw
 
 
@@ -135,9 +143,10 @@ async def _greet_client(wire: Wire, protocol: Protocol, program: str) -> None:
     with trio.move_on_after(GREETING_TIMEOUT):
         hello = _read_hello(await wire.receive())
         if (hello.protocol, hello.version) != (protocol.name, protocol.version):
+            other = _shown(f"{hello.protocol} {hello.version}")
             fault = Fault(
                 "wrong_version",
-                f"{program} speaks {protocol.name} {protocol.version}, not {hello.protocol} {hello.version}",
+                f"{program} speaks {protocol.name} {protocol.version}, not {other}",
                 "restart both sides after an upgrade",
             )
             await wire.send(msgspec.json.encode(_Answer(0, fault=fault)))
@@ -153,7 +162,7 @@ def _read_hello(frame: Frame | None) -> Hello:
     frame.close()
     try:
         return msgspec.json.decode(frame.payload, type=Hello)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise WireError(f"not a greeting: {error}") from error
 
 
@@ -167,7 +176,7 @@ async def _answer(
             call = protocol.decoder.decode(envelope.call)
             result, descriptors = await handler(call, peer)
             answer = _Answer(envelope.id, result=msgspec.Raw(msgspec.json.encode(result)))
-        except msgspec.MsgspecError as error:
+        except MALFORMED as error:
             answer = _Answer(envelope.id, fault=Fault("bad_request", str(error)))
         except CallFailed as failure:
             answer = _Answer(envelope.id, fault=Fault(failure.code, failure.message, failure.hint))
@@ -185,7 +194,7 @@ async def _answer(
 def _open_envelope(payload: bytes) -> _Envelope:
     try:
         return msgspec.json.decode(payload, type=_Envelope)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise WireError(f"not a request: {error}") from error
 
 
@@ -245,7 +254,7 @@ class Client:
                 raise CallFailed(answer.fault.code, answer.fault.message, answer.fault.hint)
             try:
                 result: A = msgspec.json.decode(answer.result, type=call.answer)
-            except msgspec.MsgspecError as error:
+            except MALFORMED as error:
                 raise ConnectionLost(f"an answer that is none: {error}") from error
             descriptors, pending.descriptors = pending.descriptors, []
             return result, descriptors
@@ -258,15 +267,9 @@ class Client:
         """Hand answers to the calls that wait for them, until the connection ends."""
         try:
             while (frame := await self._wire.receive()) is not None:
-                answer = msgspec.json.decode(frame.payload, type=_Answer)
-                pending = self._pending.get(answer.id)
-                if pending is None:
-                    frame.close()  # its caller gave up waiting
-                    continue
-                pending.answer, pending.descriptors = answer, frame.descriptors
-                pending.done.set()
+                self._take(frame)
             self.lost = "the other side closed the connection"
-        except (WireError, msgspec.MsgspecError) as error:
+        except (WireError, *MALFORMED) as error:
             self.lost = str(error)
         except trio.ClosedResourceError:
             self.lost = "the connection was closed"
@@ -275,6 +278,18 @@ class Client:
             for pending in self._pending.values():
                 pending.done.set()
             self._wire.close()
+
+    def _take(self, frame: Frame) -> None:
+        """Hand one answer to its call, with its descriptors; close those that nobody waits for."""
+        try:
+            answer = msgspec.json.decode(frame.payload, type=_Answer)
+            pending = self._pending.get(answer.id)
+            if pending is not None and not pending.done.is_set():
+                pending.answer, pending.descriptors = answer, frame.descriptors
+                frame.descriptors = []
+                pending.done.set()
+        finally:
+            frame.close()
 
 
 async def dial(path: str, protocol: Protocol, *, program: str, uid: int, timeout: float) -> Client:
@@ -310,12 +325,20 @@ def _greeting_of_server(frame: Frame | None, protocol: Protocol) -> Hello:
     except WireError as error:
         try:
             refusal = msgspec.json.decode(frame.payload if frame else b"", type=_Answer)
-        except msgspec.MsgspecError:
+        except MALFORMED:
             raise ConnectionLost(str(error)) from error
-        raise ConnectionLost(refusal.fault.message if refusal.fault else str(error)) from error
+        raise ConnectionLost(_shown(refusal.fault.message) if refusal.fault else str(error)) from error
     if (hello.protocol, hello.version) != (protocol.name, protocol.version):
-        raise ConnectionLost(f"it speaks {hello.protocol} {hello.version}")
+        raise ConnectionLost(f"it speaks {_shown(f'{hello.protocol} {hello.version}')}")
     return hello
+
+
+def _shown(text: str) -> str:
+    """Return a peer's words as they may stand in a log: one line, and not a long one."""
+    line = "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
+    return line if len(line) <= _SHOWN else line[:_SHOWN] + "…"
 
 
 @asynccontextmanager

@@ -93,13 +93,17 @@ class Wire:
         data = memoryview(_HEAD.pack(len(payload), len(descriptors)) + payload)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors).tobytes())]
         async with self._sending:
-            with trio.move_on_after(FRAME_TIMEOUT) as patience:
-                try:
+            sent = 0
+            try:
+                with trio.move_on_after(FRAME_TIMEOUT) as patience:
                     sent = await self._sock.sendmsg([data], rights if descriptors else [])
                     while sent < len(data):
                         sent += await self._sock.send(data[sent:])
-                except OSError as error:
-                    raise trio.BrokenResourceError(f"the peer is gone: {error}") from error
+            except OSError as error:
+                raise trio.BrokenResourceError(f"the peer is gone: {error}") from error
+            finally:
+                if 0 < sent < len(data):
+                    self.close()  # whatever came next would be read as the rest of this frame
         if patience.cancelled_caught:
             self.close()
             raise WireError(f"the peer took no frame for {FRAME_TIMEOUT:g} seconds")
