@@ -196,8 +196,13 @@ def _workspace(spec: SessionSpec) -> Path:
         if not workspace.is_relative_to(root):
             raise CallFailed("bad_workspace", f"the workspace {asked} is not in {spec.workspace_root}")
         workspace.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"the workspace {asked} can't be made: {error.strerror}"
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # links in a circle, and NUL in a name, are the latter
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        message = f"the workspace {asked} can't be made: {reason}"
         raise CallFailed("bad_workspace", message) from error
     return workspace
 
