@@ -27,7 +27,7 @@ MAX_IN_FLIGHT = 64
 """Calls of one connection answered at a time; further ones wait unread."""
 
 MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""All that msgspec raises on bytes that are not what they should be; the last two it lets through as they are."""
+"""All that msgspec raises on bytes that are not what they should be: its own, and two it lets through."""
 
 _SHOWN = 200  # characters of a peer's own words that go into a log line
 
