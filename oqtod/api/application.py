@@ -257,7 +257,7 @@ async def _body(request: Request, kind: type[B]) -> B:
         return msgspec.json.decode(raw or b"{}", type=kind)
     except msgspec.ValidationError as error:
         raise Refusal("unprocessable", f"the body doesn't fit: {error}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal("bad_request", f"the body is not JSON: {error}") from error
 
 
