@@ -14,11 +14,21 @@ import trio
 
 from oqtod.errors import Refusal
 from oqtod.gateway.proxy import Proxy
+from oqtod.store.database import StorageError
 
 log = logging.getLogger(__name__)
 
 IDLE_TIMEOUT = 30.0
 """Seconds until the whole head of a (further) request must be there."""
+
+BODY_TIMEOUT = 30.0
+"""Seconds until the whole body of a request to the API must be there."""
+
+SEND_TIMEOUT = 60.0
+"""Seconds a client may take for one piece of an answer of the API."""
+
+LINGER = 1.0
+"""Seconds in which a client may still be told why, before a connection that it is sending on is closed."""
 
 MAX_HEAD = 32 * 1024
 MAX_API_BODY = 1024 * 1024
@@ -66,11 +76,19 @@ class Connection:
         try:
             while await self._one_request():
                 self.http.start_next_cycle()
+            await self._linger()
         except (trio.BrokenResourceError, trio.ClosedResourceError, h11.LocalProtocolError) as error:
             log.debug("a connection of %s ended: %s", self.client[0], error)
         finally:
             with trio.move_on_after(1, shield=True):
                 await self.stream.aclose()
+
+    async def _linger(self) -> None:
+        """Read what is still coming: closing with unread bytes resets the connection, answer and all."""
+        with trio.move_on_after(LINGER):
+            await self.stream.send_eof()
+            while await self.stream.receive_some(65536):
+                pass
 
     async def receive(self) -> Any:
         """Return the next event of the client. Raises h11.RemoteProtocolError."""
@@ -87,6 +105,12 @@ class Connection:
         data = self.http.send(event)
         if data:
             await self.stream.send_all(data)
+
+    async def _send_soon(self, event: Any) -> None:
+        with trio.move_on_after(SEND_TIMEOUT) as patience:
+            await self.send(event)
+        if patience.cancelled_caught:
+            raise trio.BrokenResourceError(f"it took nothing for {SEND_TIMEOUT:g} seconds")
 
     async def refuse(self, refusal: Refusal) -> None:
         """Answer with an error, where no answer has begun."""
@@ -125,6 +149,8 @@ class Connection:
                 await self._call_application(request)
         except Refusal as refusal:
             await self.refuse(refusal)
+        except StorageError as error:
+            await self.refuse(Refusal("unavailable", str(error)))
         except (
             h11.RemoteProtocolError,
             trio.BrokenResourceError,
@@ -156,12 +182,16 @@ class Connection:
         }
         received = 0
         complete = False
+        deadline = trio.current_time() + BODY_TIMEOUT
 
         async def receive() -> dict[str, Any]:
             nonlocal received, complete
             if complete:
                 await trio.sleep_forever()
-            event = await self.receive()
+            with trio.move_on_at(deadline) as patience:
+                event = await self.receive()
+            if patience.cancelled_caught:
+                raise Refusal("request_timeout", f"the body did not come within {BODY_TIMEOUT:g} seconds")
             if isinstance(event, h11.Data):
                 received += len(event.data)
                 if received > MAX_API_BODY:
@@ -181,13 +211,13 @@ class Connection:
                     (b"referrer-policy", b"same-origin"),
                     (b"content-security-policy", _PAGE_POLICY),
                 ]
-                await self.send(h11.Response(status_code=message["status"], headers=headers))
+                await self._send_soon(h11.Response(status_code=message["status"], headers=headers))
                 return
             body = message.get("body", b"")
             if body:
-                await self.send(h11.Data(data=body))
+                await self._send_soon(h11.Data(data=body))
             if not message.get("more_body", False):
-                await self.send(h11.EndOfMessage())
+                await self._send_soon(h11.EndOfMessage())
 
         await self._application(scope, receive, send)
         await self._drain()

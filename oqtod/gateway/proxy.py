@@ -190,9 +190,10 @@ async def _exchange(
         await service.send_all(
             http.send(_request_head(client, request, target, [(b"connection", b"close")])) or b""
         )
+        patience = _Patience()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_send_body, client, service, http, note)
-            await _send_response(client, service, http, target)
+            nursery.start_soon(_send_body, client, service, http, note, patience)
+            await _send_response(client, service, http, target, patience)
             nursery.cancel_scope.cancel()
     except* h11.RemoteProtocolError as group:
         raise Refusal("bad_gateway", f"the service's answer is no HTTP: {group.exceptions[0]}") from group
@@ -205,8 +206,28 @@ async def _exchange(
         raise trio.BrokenResourceError("one side of the exchange closed") from group
 
 
+class _Patience:
+    """How long a service may be silent: RESPONSE_TIMEOUT since it last took a piece of the request."""
+
+    def __init__(self) -> None:
+        self._scope = trio.CancelScope()
+
+    async def wait_for(self, service: trio.SocketStream) -> bytes:
+        """Return what the service sends next. Raises trio.TooSlowError."""
+        with trio.fail_after(RESPONSE_TIMEOUT) as self._scope:
+            return bytes(await service.receive_some(65536))
+
+    def renew(self) -> None:
+        """A long upload goes on: nobody can expect an answer yet."""
+        self._scope.deadline = trio.current_time() + RESPONSE_TIMEOUT
+
+
 async def _send_body(
-    client: Connection, service: trio.SocketStream, http: h11.Connection, note: Callable[[], None]
+    client: Connection,
+    service: trio.SocketStream,
+    http: h11.Connection,
+    note: Callable[[], None],
+    patience: _Patience,
 ) -> None:
     try:
         while True:
@@ -220,6 +241,7 @@ async def _send_body(
             if data:
                 note()
                 await service.send_all(data)
+                patience.renew()
             if isinstance(event, h11.EndOfMessage):
                 return
     except trio.BrokenResourceError:
@@ -227,14 +249,17 @@ async def _send_body(
 
 
 async def _send_response(
-    client: Connection, service: trio.SocketStream, http: h11.Connection, target: Target
+    client: Connection,
+    service: trio.SocketStream,
+    http: h11.Connection,
+    target: Target,
+    patience: _Patience,
 ) -> None:
     begun = False
     while True:
         event = http.next_event()
         if event is h11.NEED_DATA:
-            with trio.fail_after(RESPONSE_TIMEOUT):
-                data = await service.receive_some(65536)
+            data = await patience.wait_for(service)
             if not data and not begun:
                 raise Refusal("bad_gateway", "the service closed before it answered", "try again")
             http.receive_data(data)
