@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ def open_descriptors() -> set[str]:
     found = set()
     for link in Path("/proc/self/fd").iterdir():
         try:
-            found.add(f"{link.name} {os.readlink(link)}")
+            found.add(f"{link.name} {link.readlink()}")
         except FileNotFoundError:
             continue  # the one that lists the folder
     return found

@@ -1,4 +1,4 @@
-"""Calls: greeted by version and by the kernel's word, matched by id, and never a way to bring a server down."""
+"""Calls: greeted by version and by the kernel's word, matched by id, never a way to bring a server down."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ async def test_descriptors_come_with_the_answer(tmp_path: Path, count: int) -> N
         result, descriptors = await client.call_for_descriptors(Fetch(count), timeout=1)
         assert result == len(descriptors) == count
         for descriptor in descriptors:
-            assert os.readlink(f"/proc/self/fd/{descriptor}") == "/dev/null"
+            assert Path(f"/proc/self/fd/{descriptor}").readlink() == Path("/dev/null")
             os.close(descriptor)
 
 
@@ -286,8 +286,11 @@ async def test_a_client_that_stays_after_its_greeting(ends: Ends, autojump_clock
 
 @pytest.mark.parametrize(
     "greeting",
-    [b"", b"{}", b"[]", b"null", b"GET / HTTP/1.1", b"\xff" * 20, b"[" * 100_000, b'{"protocol":1}']
-    + [b'{"protocol":"\xff","version":3,"program":"x"}', b'{"protocol":"parrot","version":"3"}'],
+    [
+        *(b"", b"{}", b"[]", b"null", b"GET / HTTP/1.1", b"\xff" * 20, b"[" * 100_000),
+        *(b'{"protocol":1}', b'{"protocol":"\xff","version":3,"program":"x"}'),
+        b'{"protocol":"parrot","version":"3"}',
+    ],
 )
 async def test_a_greeting_that_is_none(ends: Ends, greeting: bytes) -> None:
     await send(ends.raw, framed(greeting))

@@ -1,4 +1,4 @@
-"""Frames: whole ones arrive as they were sent, everything else ends the connection and leaves nothing open."""
+"""Frames: whole ones arrive as they were sent, all else ends the connection and leaves nothing open."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import array
 import os
 import socket
 import struct
+from pathlib import Path
 
 import pytest
 import trio
@@ -49,7 +50,7 @@ async def test_frames_arrive_in_order_with_their_descriptors(ends: Ends) -> None
         (b"two", 2),
     ]
     for frame in (first, third):
-        assert all(os.readlink(f"/proc/self/fd/{x}") == "/dev/null" for x in frame.descriptors)
+        assert all(Path(f"/proc/self/fd/{x}").readlink() == Path("/dev/null") for x in frame.descriptors)
         assert not any(os.get_inheritable(x) for x in frame.descriptors)
         frame.close()
 

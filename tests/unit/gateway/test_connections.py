@@ -1,0 +1,235 @@
+"""Clients of the gateway's port that say too little, too much or nothing: the clock jumps when all wait."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import h11
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from oqtod.errors import Refusal
+from oqtod.gateway import front
+from oqtod.gateway.front import Connection, Front
+from oqtod.gateway.proxy import Proxy
+from oqtod.store.database import StorageFull
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class NoServices:
+    """A proxy for which every request is the API's."""
+
+    def target(self, request: h11.Request) -> None:
+        return None
+
+
+async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """Answers with the length of the body that it got."""
+    size = 0
+    match scope["path"]:
+        case "/refuse":
+            raise Refusal("not_found", "there is nothing")
+        case "/full":
+            raise StorageFull("there is no space left for the database")
+        case "/bug":
+            raise KeyError("a secret of ours")
+        case "/unread":
+            more = False
+        case _:
+            more = True
+    while more:
+        message = await receive()
+        size += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    body = b"x" * 50_000_000 if scope["path"] == "/long" else str(size).encode()
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[trio.SocketStream]:
+    """A client of a gateway on a TCP port of loopback."""
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Front(application, cast(Proxy, NoServices())).serve, listeners)
+        async with await trio.testing.open_stream_to_socket_listener(listeners[0]) as stream:
+            yield stream
+        nursery.cancel_scope.cancel()
+
+
+async def everything(stream: trio.SocketStream) -> bytes:
+    """What the gateway says until it closes; within a quarter of an hour."""
+    answer = b""
+    with trio.fail_after(900):
+        while data := await stream.receive_some():
+            answer += data
+    return answer
+
+
+def status(answer: bytes) -> int:
+    assert answer.startswith(b"HTTP/1.1 ")
+    return int(answer[9:12])
+
+
+@pytest.mark.parametrize("said", [b"", b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nX: "])
+async def test_half_a_head_and_silence_is_closed(said: bytes, autojump_clock: MockClock) -> None:
+    async with connected() as stream:
+        if said:
+            await stream.send_all(said)
+        began = trio.current_time()
+        assert await everything(stream) == b""
+        passed = trio.current_time() - began
+        assert front.IDLE_TIMEOUT <= passed <= front.IDLE_TIMEOUT + front.LINGER
+
+
+async def test_a_head_that_comes_letter_by_letter_is_closed_in_time(autojump_clock: MockClock) -> None:
+    async with connected() as stream, trio.open_nursery() as nursery:
+
+        async def dribble() -> None:
+            try:
+                await stream.send_all(b"GET / HTTP/1.1\r\n")
+                while True:
+                    await stream.send_all(b"x: y\r\n")
+                    await trio.sleep(5)
+            except trio.BrokenResourceError:
+                pass
+
+        nursery.start_soon(dribble)
+        began = trio.current_time()
+        assert await everything(stream) == b""
+        assert trio.current_time() - began <= front.IDLE_TIMEOUT + front.LINGER
+        nursery.cancel_scope.cancel()
+
+
+async def test_half_a_head_and_the_end_is_told(autojump_clock: MockClock) -> None:
+    async with connected() as stream:
+        await stream.send_all(b"GET / HTTP/1.1\r\nHos")
+        await stream.send_eof()
+        assert status(await everything(stream)) == 400
+
+
+OVERSIZED = [
+    b"GET /" + b"a" * front.MAX_HEAD,
+    b"GET / HTTP/1.1\r\nHost: a\r\n" + b"x: y\r\n" * 20_000,
+    b"GET / HTTP/1.1\r\nHost: a\r\nCookie: " + b"c" * 200_000,
+]
+
+
+@pytest.mark.parametrize("head", OVERSIZED, ids=["target", "many", "long"])
+async def test_an_oversized_head_is_refused_and_the_reason_arrives(
+    head: bytes, autojump_clock: MockClock
+) -> None:
+    async with connected() as stream:
+        await stream.send_all(head)
+        answer = await everything(stream)
+        assert status(answer) in (400, 431)
+        assert b"connection: close" in answer.lower()
+        error = json.loads(answer.partition(b"\r\n\r\n")[2])
+        assert error["error_code"] == "bad_request"
+        assert error["request_id"]
+
+
+GARBAGE = [
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",  # TLS on the plain port
+    b"\0\1\2\3\r\n\r\n",
+    b"GET /\r\n\r\n",
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999999999999999999\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n",
+]
+
+
+@pytest.mark.parametrize("said", GARBAGE)
+async def test_garbage_is_refused(said: bytes, autojump_clock: MockClock) -> None:
+    async with connected() as stream:
+        await stream.send_all(said)
+        assert status(await everything(stream)) in (400, 408, 413, 501)
+
+
+@settings(deadline=None, max_examples=150)
+@given(said=st.lists(st.binary(max_size=40) | st.sampled_from(GARBAGE), max_size=4).map(b"".join))
+def test_whatever_is_said_the_connection_ends_in_order(said: bytes) -> None:
+    async def say() -> bytes:
+        ours, theirs = trio.socket.socketpair()
+        async with trio.open_nursery() as nursery:
+            connection = Connection(trio.SocketStream(ours), application, cast(Proxy, NoServices()))
+            nursery.start_soon(connection.run)
+            stream = trio.SocketStream(theirs)
+            async with stream:
+                await stream.send_all(said)
+                await stream.send_eof()
+                return await everything(stream)
+
+    answer = trio.run(say)
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 ")
+    assert b"Traceback" not in answer
+
+
+async def test_a_body_that_does_not_come(autojump_clock: MockClock) -> None:
+    async with connected() as stream:
+        await stream.send_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")
+        began = trio.current_time()
+        answer = await everything(stream)
+        assert status(answer) == 408
+        assert trio.current_time() - began <= front.BODY_TIMEOUT + front.LINGER
+
+
+async def test_a_body_that_never_ends_is_refused_and_the_reason_arrives(autojump_clock: MockClock) -> None:
+    async with connected() as stream:
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await stream.send_all(head)
+        piece = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+        for _ in range(front.MAX_API_BODY // 0x10000 + 8):
+            await stream.send_all(piece)
+        assert status(await everything(stream)) == 413
+
+
+async def test_a_client_that_takes_no_answer_is_let_go(autojump_clock: MockClock) -> None:
+    async with connected() as stream:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await stream.send_all(b"GET /long HTTP/1.1\r\nHost: a\r\n\r\n")
+        await trio.sleep(front.SEND_TIMEOUT + front.LINGER + 1)
+        answer = b""
+        with pytest.raises((trio.BrokenResourceError, EOFError)):
+            while True:
+                data = await stream.receive_some()
+                if not data:
+                    raise EOFError
+                answer += data
+        assert len(answer) < 50_000_000
+
+
+async def test_requests_follow_each_other_on_one_connection(autojump_clock: MockClock) -> None:
+    async with connected() as stream:
+        one = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+        last = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        await stream.send_all(one + one + b"GET /unread HTTP/1.1\r\nHost: a\r\n\r\n" + last)
+        answer = await everything(stream)
+        assert answer.count(b"HTTP/1.1 200") == 4
+        assert [x[:1] for x in answer.split(b"\r\n\r\n")[1:]] == [b"3", b"3", b"0", b"0"]
+
+
+@pytest.mark.parametrize(("path", "expected"), [("/refuse", 404), ("/full", 503), ("/bug", 500)])
+async def test_what_goes_wrong_is_one_answer(path: str, expected: int, autojump_clock: MockClock) -> None:
+    async with connected() as stream:
+        head = f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        await stream.send_all(head.encode())
+        answer = await everything(stream)
+        assert status(answer) == expected
+        assert b"a secret of ours" not in answer
+        assert set(json.loads(answer.partition(b"\r\n\r\n")[2])) >= {"error", "code", "error_code"}
