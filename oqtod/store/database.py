@@ -11,7 +11,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import TypeVar
@@ -34,12 +34,11 @@ class StorageFull(StorageError):
 class Database:
     """An open database. Use `open_database`."""
 
-    def __init__(self, path: Path, lock: int) -> None:
+    def __init__(self, path: Path, reader: sqlite3.Connection, writer: sqlite3.Connection) -> None:
         self.path = path
-        self._lock = lock
         self._writing = trio.CapacityLimiter(1)
-        self._reader = _connect(path)
-        self._writer = _connect(path)
+        self._reader = reader
+        self._writer = writer
 
     def rows(self, query: str, parameters: tuple[object, ...] = ()) -> list[sqlite3.Row]:
         """Return all rows of a query; it must be a small one."""
@@ -71,21 +70,17 @@ class Database:
 
         return await trio.to_thread.run_sync(transaction, limiter=self._writing)
 
-    def close(self) -> None:
-        """Close the connections, and let another gateway have the database."""
-        self._reader.close()
-        self._writer.close()
-        os.close(self._lock)
-
 
 @contextmanager
 def open_database(path: Path) -> Iterator[Database]:
     """Open the database at `path`, made and migrated if need be. Raises StorageError."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = path.resolve()  # the lock lies beside the file itself, whatever it is called
         lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StorageError(f"the folder of the database {path} can't be used: {error.strerror}") from error
+    except (OSError, RuntimeError) as error:  # the latter: links in a circle
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StorageError(f"the folder of the database {path} can't be used: {reason}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -93,15 +88,14 @@ def open_database(path: Path) -> Iterator[Database]:
         raise StorageError(
             f"the database {path} is in use by another oqtod: stop that one, or set OQTO_DATABASE_PATH"
         ) from None
-    with _explained(path):
-        _private(path)
-        database = Database(path, lock)
-    try:
+    with ExitStack() as opened:
+        opened.callback(os.close, lock)
         with _explained(path):
-            _migrate(database._writer, path)
-        yield database
-    finally:
-        database.close()
+            _private(path)
+            reader = opened.enter_context(closing(_connect(path)))
+            writer = opened.enter_context(closing(_connect(path)))
+            _migrate(writer, path)
+        yield Database(path, reader, writer)
 
 
 def _private(path: Path) -> None:
@@ -113,9 +107,13 @@ def _connect(path: Path) -> sqlite3.Connection:
         path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=256
     )
     connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("PRAGMA foreign_keys = ON")
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
