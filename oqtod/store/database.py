@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -21,6 +22,7 @@ import trio
 T = TypeVar("T")
 
 _BUSY_TIMEOUT = 5.0  # seconds
+_LEAST_SPACE = 64 * 1024  # bytes; the index of the log grows by half of it
 
 
 class StorageError(Exception):
@@ -134,7 +136,9 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+        code = error.sqlite_errorcode & 0xFF
+        # SQLite calls it an I/O error where it was the index of the log that found no space.
+        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _no_space(path)):
             raise StorageFull(f"there is no space left for the database {path}: free some") from error
         raise StorageError(f"the database {path} can't be used: {error}") from error
     except sqlite3.DatabaseError as error:
@@ -143,3 +147,10 @@ def _explained(path: Path) -> Iterator[None]:
         raise StorageError(f"{path} is not a usable database: {error}") from error
     except OSError as error:
         raise StorageError(f"the database {path} can't be used: {error.strerror}") from error
+
+
+def _no_space(path: Path) -> bool:
+    try:
+        return shutil.disk_usage(path.parent).free < _LEAST_SPACE
+    except OSError:
+        return False

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,9 +45,9 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def start(folder: Path, **extra: str) -> Gateway:
+def start(folder: Path, *, prefix: Sequence[str] = (), **extra: str) -> Gateway:
     process = subprocess.Popen(
-        [str(BIN / "oqtod"), "serve", "--personal", "--port", "0"],
+        [*prefix, str(BIN / "oqtod"), "serve", "--personal", "--port", "0"],
         env={**environment(folder), **extra},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

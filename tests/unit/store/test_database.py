@@ -97,7 +97,8 @@ def test_an_earlier_database_keeps_its_rows(tmp_path: Path) -> None:
     for name, port in (("one", 41820), ("two", None)):
         connection.execute(
             "INSERT INTO sessions (id, readable_id, user_id, workspace_path, image, environment, status,"
-            " port_base, created_at, last_activity_at) VALUES (?1, ?1, 'alice', '/w', 'i', '{}', ?2, ?3, '', '')",
+            " port_base, created_at, last_activity_at)"
+            " VALUES (?1, ?1, 'alice', '/w', 'i', '{}', ?2, ?3, '', '')",
             (name, "running" if port else "stopped", port),
         )
     connection.commit()
