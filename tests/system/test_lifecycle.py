@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.clients import Http
+from tests.clients import Http, Terminal
 from tests.system.conftest import Host
 from tests.system.test_main_job import Person, arrive
 
@@ -298,3 +302,95 @@ def test_who_is_taken_out_of_the_configuration_is_ended(host: Host) -> None:
         assert show(host.login("alice"), alice.id)["status"] == "running"
     finally:
         host.machine.run("tee", "/etc/oqto/config.toml", stdin=config)
+
+
+def test_sessions_outlive_an_upgrade_of_the_package(host: Host, deb: Path) -> None:
+    host.machine.expect_in_journal("oqto")
+    alice = arrive(host, "alice")
+    with alice.terminal() as terminal:
+        terminal.run("setsid --fork sleep 14142")
+    runner = f"oqto-runner@{alice.account}.service"
+    before = host.machine.run("systemctl", "show", "-p", "MainPID", runner).stdout
+    host.machine.run("apt-get", "install", "--yes", "--reinstall", f"/mnt/{deb.name}", timeout=180)
+    host.machine.run("systemctl", "start", "oqtod", "oqtod-gateway")
+    alice.http = host.login("alice")
+    assert len(processes(host, "sleep 14142")) == 1
+    assert status(alice) == "running"
+    assert host.machine.run("systemctl", "show", "-p", "MainPID", runner).stdout != before
+    with alice.terminal() as terminal:
+        assert terminal.run("id -un") == alice.account
+
+
+@pytest.mark.parametrize(
+    ("key", "when"),
+    [
+        ("OQTO__LOCAL__STOP_SESSIONS_ON_SHUTDOWN", "stop"),
+        ("OQTO__LOCAL__CLEANUP_ON_STARTUP", "start"),
+    ],
+)
+def test_sessions_may_be_tied_to_the_daemon(host: Host, key: str, when: str) -> None:
+    host.configure(**{key: "true"})
+    alice = arrive(host, "alice")
+    with alice.terminal() as terminal:
+        terminal.run("setsid --fork sleep 17320")
+    host.machine.run("systemctl", "stop", "oqtod")
+    assert bool(processes(host, "sleep 17320")) == (when == "start")
+    host.machine.run("systemctl", "start", "oqtod", "oqtod-gateway")
+    assert processes(host, "sleep 17320") == []
+    shown = show(host.login("alice"), alice.id)
+    assert shown["status"] == "stopped"
+    assert key.rpartition("__")[2].lower() in shown["error_message"]
+
+
+def test_a_preview_speaks_websocket(host: Host) -> None:
+    alice = arrive(host, "alice")
+    port = alice.session["preview_ports"][0]
+    with alice.terminal() as terminal:
+        terminal.type("ttyd -p $PORT -i lo -W sh\n")
+        base = f"/api/sessions/{alice.id}/ports/{port}"
+        until(lambda: alice.http.get(f"{base}/").status == 200, "the app is up")
+        with Terminal(alice.http.websocket(f"{base}/ws", subprotocols=("tty",))) as inner:
+            assert inner.run("echo from the $((1+1))nd") == "from the 2nd"
+
+
+@pytest.mark.parametrize("victim", ["oqtod serve", "oqtod supervise", "oqto-runner", "ttyd", "oqto-files"])
+def test_killed_in_the_middle_all_comes_to_rest(host: Host, victim: str) -> None:
+    """Whatever is killed while sessions are made, opened and stopped: record and reality agree afterwards."""
+    host.machine.expect_in_journal(".")
+    chance = random.Random(victim)
+    pauses = " ".join(f"0.{chance.randrange(10, 60)}" for _ in range(12))
+    pattern = f"[{victim[0]}]{victim[1:]}"  # which doesn't match itself
+    killer = f"for pause in {pauses}; do sleep $pause; pkill -9 -f '{pattern}' || :; done"
+
+    def live(number: int) -> None:
+        try:
+            http = host.login("alice")
+            session = http.post("/api/sessions")
+            if session.status != 201:
+                return
+            path = f"/api/sessions/{session.json()['id']}"
+            http.get(f"{path}/terminal/")
+            http.get(f"{path}/files/tree?path=.")
+            http.post(f"{path}/stop")
+        except (OSError, HTTPException, AssertionError):
+            pass  # the gateway was killed under our hands: that is what is tried here
+
+    with ThreadPoolExecutor(4) as people:
+        killing = people.submit(host.machine.sh, killer)
+        while not killing.done():
+            list(people.map(live, range(3)))
+        killing.result()
+    host.machine.run("systemctl", "start", "oqtod", "oqtod-gateway")
+
+    def at_rest() -> bool:
+        states = {session["status"] for session in host.login("alice").get("/api/sessions").json()}
+        return states <= {"running", "stopped", "failed"}
+
+    until(at_rest, "every session is in a state where it can stay", patience=60)
+    http = host.login("alice")
+    for session in http.get("/api/sessions").json():
+        assert http.post(f"/api/sessions/{session['id']}/stop").status == 204
+    assert leftovers(host) == ""
+    again = arrive(host, "alice")
+    with again.terminal() as terminal:
+        assert terminal.run("id -un") == again.account
