@@ -10,15 +10,17 @@ import grp
 import logging
 import os
 import pwd
+import shutil
 import signal
 from itertools import islice
 from pathlib import Path
 
+import msgspec
 import trio
 
 from oqtod.config import Config
 from oqtod.supervisor import names
-from oqtod.supervisor.registry import Registry, Row
+from oqtod.supervisor.registry import Registry, RegistryError, Row
 from runner.protocol.rpc import CallFailed
 
 log = logging.getLogger(__name__)
@@ -59,27 +61,26 @@ class AccountTable:
             await self._finish_deletion(row)
             row = None
         if row is None:
-            row = self._choose(user_id)
-            self._registry.rows.append(row)
-            self._registry.save()
-        if row.state == "creating" or _entry(row) is None or not _home(row).exists():
+            row = self._registry.put(self._choose(user_id))
+        homeless = self._settings.create_home and not _home(row).exists()
+        if row.state == "creating" or _entry(row) is None or homeless:
             await self._create(row)
-            row.state = "active"
-            self._registry.save()
+            row = self._registry.put(msgspec.structs.replace(row, state="active"))
         return row
 
     async def delete(self, name: str, *, remove_home: bool) -> None:
         """Remove an account and all its processes. Raises CallFailed."""
-        row = self.named(name)
-        row.state, row.remove_home = "deleting", remove_home
-        self._registry.save()
-        await self._finish_deletion(row)
+        row = msgspec.structs.replace(self.named(name), state="deleting", remove_home=remove_home)
+        await self._finish_deletion(self._registry.put(row))
 
     async def finish_deletions(self) -> None:
         """Take up what a crash interrupted."""
         for row in self._registry.rows:
             if row.state == "deleting":
-                await self._finish_deletion(row)
+                try:
+                    await self._finish_deletion(row)
+                except (CallFailed, RegistryError) as error:
+                    log.error("the account %s can't be removed yet: %s", row.name, error)
 
     def _choose(self, user_id: str) -> Row:
         """Pick a name and a uid that nobody has, had, or left a home under."""
@@ -92,9 +93,11 @@ class AccountTable:
         raise CallFailed("conflict", f"no free account name was found for {user_id!r}")
 
     async def _create(self, row: Row) -> None:
-        entry = _entry(row)
         await self._shared_group()
-        if entry is None:
+        if row.state == "creating" and _entry(row) is not None:
+            # Nobody has used it yet, and useradd may have been killed between two of its files: start anew.
+            await self._run("userdel", "--", row.name)
+        if _entry(row) is None:
             if not _group_exists(row.name):
                 await self._run("groupadd", "--gid", str(row.uid), "--", row.name)
             home = "--create-home" if self._settings.create_home else "--no-create-home"
@@ -115,12 +118,14 @@ class AccountTable:
             await self._run("userdel", *(["--remove"] if row.remove_home else []), "--", row.name)
         if _group_exists(row.name) and grp.getgrnam(row.name).gr_gid == row.uid:
             await self._run("groupdel", "--", row.name)
-        row.state = "deleted"
-        self._registry.save()
+        if row.remove_home:
+            await _remove_home(row)
+        self._registry.put(msgspec.structs.replace(row, state="deleted"))
         log.info("removed the account %s", row.name, extra={"LINUX_USER": row.name})
 
     async def _run(self, *argv: str) -> None:
-        with trio.move_on_after(_TIMEOUT):
+        # A caller who goes away must not kill it between two of its files.
+        with trio.move_on_after(_TIMEOUT, shield=True):
             done = await trio.run_process([*self._sudo, *argv], capture_stderr=True, check=False)
             if done.returncode != 0:
                 reason = done.stderr.decode(errors="replace").strip()
@@ -196,6 +201,25 @@ def _own_home(row: Row) -> None:
             raise CallFailed("conflict", f"the folder {home} belongs to uid {owner}, not to {row.name}")
     finally:
         os.close(descriptor)
+
+
+async def _remove_home(row: Row) -> None:
+    """Remove a home that userdel left behind: it was killed, or there is no entry any more to find it by.
+
+    Raises CallFailed where the folder is somebody else's.
+    """
+    home = _home(row)
+    try:
+        owner = home.lstat().st_uid
+    except FileNotFoundError:
+        return
+    if owner != row.uid:
+        raise CallFailed("conflict", f"the folder {home} belongs to uid {owner}, not to {row.name}")
+    try:
+        # It follows no link, and no process of the account is left that could swap one in.
+        await trio.to_thread.run_sync(shutil.rmtree, home)
+    except OSError as error:
+        raise CallFailed("account_failed", f"the folder {home} can't be removed: {error}") from error
 
 
 async def _end_processes(uid: int) -> None:
