@@ -5,13 +5,18 @@ Ports are everybody's on a host. So a listener counts only if the kernel says th
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
+from collections.abc import Sequence
 
 import trio
 
 from runner.listeners import owner
 from runner.protocol.rpc import CallFailed
+from runner.sandbox import loopback
+
+log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 5.0
 """Seconds that a program may take to accept; the kernel does that for it unless its queue is full."""
@@ -29,7 +34,28 @@ async def connect(port: int) -> socket.socket:
     for family, address in _LOOPBACK:
         if _is_ours(family, address, port):
             return await _connect(family, address, port)
-    raise CallFailed(
+    raise nothing_listens(port)
+
+
+async def connect_inside(namespaces: Sequence[int], port: int) -> socket.socket:
+    """Return a socket connected to a port on the loopback of one of these network namespaces.
+
+    They are a session's own, see `runner.sandbox.loopback`, so whoever listens there is the session.
+    Raises CallFailed.
+    """
+    if not 1 <= port <= 65535:
+        raise CallFailed("bad_request", f"{port} is no port")
+    for namespace in namespaces:
+        try:
+            return await loopback.connect(namespace, port, timeout=CONNECT_TIMEOUT)
+        except loopback.NotReached as error:
+            log.debug("port %d is not reached in the sandbox: %s", port, error)
+    raise nothing_listens(port)
+
+
+def nothing_listens(port: int) -> CallFailed:
+    """Return the answer for a port where nothing is."""
+    return CallFailed(
         "no_listener",
         f"nothing listens on port {port}",
         "start a program there; its port is in $PORT, further ones in $OQTO_PORTS",

@@ -58,9 +58,17 @@ class Process:
 
     @classmethod
     def spawn(
-        cls, argv: Sequence[str], *, environment: Mapping[str, str], log: Path, cgroup: Cgroup | None
+        cls,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        log: Path,
+        cgroup: Cgroup | None,
+        descriptors: Sequence[int] = (),
     ) -> Process:
         """Start a program with an empty stdin and its output in the file `log`. Raises OSError.
+
+        It inherits `descriptors` and nothing else.
 
         Called from the main thread on purpose: bwrap's --die-with-parent follows the *thread* that started
         it, PR_SET_PDEATHSIG in prctl(2), and worker threads come and go.
@@ -73,6 +81,7 @@ class Process:
             child = subprocess.Popen(
                 argv,
                 env=dict(environment),
+                pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

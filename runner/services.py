@@ -7,8 +7,7 @@ import os
 import socket
 import stat
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import trio
@@ -18,6 +17,7 @@ from runner.processes import Process
 from runner.protocol.messages import ServiceState, ServiceStatus
 from runner.protocol.rpc import CallFailed
 from runner.protocol.wire import peer_of
+from runner.sandbox.bubblewrap import Command
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +34,6 @@ _POLL = 0.001
 _LOG_TAIL = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """How to start a service."""
-
-    argv: list[str]
-    environment: Mapping[str, str]
-
-
 class Service:
     """A service and its state. `folder` holds its socket and is all that its sandbox sees of the runner."""
 
@@ -50,7 +42,7 @@ class Service:
         name: str,
         folder: Path,
         cgroup: Cgroup | None,
-        launch: Callable[[], Launch],
+        launch: Callable[[], Command],
         nursery: trio.Nursery,
     ) -> None:
         self.name = name
@@ -92,18 +84,25 @@ class Service:
             return await self._start()
 
     async def _start(self) -> socket.socket:
-        launch = self._launch()
-        self._state, self._error = "starting", None
+        # The sandbox shows the folder, so it must be there first.
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self.socket.unlink(missing_ok=True)
         self._log.unlink(missing_ok=True)
+        launch = self._launch()
+        self._state, self._error = "starting", None
         try:
             process = Process.spawn(
-                launch.argv, environment=launch.environment, log=self._log, cgroup=self._cgroup
+                launch.argv,
+                environment=launch.environment,
+                descriptors=launch.descriptors,
+                log=self._log,
+                cgroup=self._cgroup,
             )
         except OSError as error:
             self._fail(f"{launch.argv[0]} could not be started: {error.strerror}")
             raise self._refused() from error
+        finally:
+            launch.close()
         self._keep(process)
         with trio.move_on_after(READY_TIMEOUT):
             while self.process is process:

@@ -5,12 +5,14 @@ What a later runner must know to take over stands in `session.json` in the sessi
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pwd
 import re
 import shutil
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -22,13 +24,13 @@ from runner.cgroups import Cgroup
 from runner.processes import Process
 from runner.protocol.messages import ServiceName, ServiceStatus, SessionSpec, SessionStatus, Usage
 from runner.protocol.rpc import MALFORMED, CallFailed
-from runner.sandbox import bubblewrap
-from runner.sandbox.policy import Policy, SandboxRefused, load_policy
-from runner.services import Launch, Service
+from runner.sandbox import loopback, seccomp
+from runner.sandbox.bubblewrap import Command
+from runner.sandbox.policy import SandboxRefused
+from runner.sandbox.workspace import WorkspaceSandbox
+from runner.services import Service
 
 log = logging.getLogger(__name__)
-
-HOST_SANDBOX = Path("/etc/oqto/sandbox.toml")
 
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _SOCKET_PATH_MAX = 107  # sun_path in unix(7), less its NUL
@@ -58,7 +60,10 @@ class Session:
         self._personal = personal
         self._account = pwd.getpwuid(os.getuid())
         self.workspace = Path(spec.workspace)
-        launches: dict[ServiceName, Callable[[], Launch]] = {"terminal": self._terminal, "files": self._files}
+        launches: dict[ServiceName, Callable[[], Command]] = {
+            "terminal": self._terminal,
+            "files": self._files,
+        }
         self.services: dict[str, Service] = {
             name: Service(name, folder / name, cgroup.child(name) if cgroup else None, launch, nursery)
             for name, launch in launches.items()
@@ -80,8 +85,13 @@ class Session:
     def prepare(self) -> None:
         """Make workspace and folder, and check that the sandbox can be built. Raises CallFailed."""
         self.workspace = _workspace(self.spec)
-        if self._policy().enabled:
-            programs.bubblewrap()
+        sandbox = self._sandbox()
+        with _refusing():
+            policy = sandbox.policy()
+            if policy.enabled:
+                programs.bubblewrap()
+                seccomp.program()
+                sandbox.plan(policy)
         longest = max(len(os.fsencode(service.socket)) for service in self.services.values())
         if longest > _SOCKET_PATH_MAX:
             raise CallFailed("bad_request", f"{self.folder} is too long a path for a Unix socket in it")
@@ -98,6 +108,26 @@ class Session:
         if service.process is not before:
             self.save()
         return service.status, connected.detach()
+
+    async def open_port(self, port: int) -> socket.socket:
+        """Return a socket connected to a program of the session's person that listens on a loopback port.
+
+        Where the sandbox has a network of its own, that is the only one that is tried. Raises CallFailed.
+        """
+        running = [service.process.pid for service in self.services.values() if service.process is not None]
+        namespaces = [found for found in map(loopback.namespace_of, running) if found is not None]
+        try:
+            if namespaces:
+                return await previews.connect_inside(namespaces, port)
+        finally:
+            for namespace in namespaces:
+                os.close(namespace)
+        if not running:
+            with _refusing():
+                policy = self._sandbox().policy()
+            if policy.enabled and policy.isolate_network:
+                raise previews.nothing_listens(port)
+        return await previews.connect(port)
 
     async def end(self) -> None:
         """End all services, and all that ever ran in the session's control group."""
@@ -135,36 +165,30 @@ class Session:
             if process is not None:
                 service.adopt(process)
 
-    def _policy(self) -> Policy:
-        home = Path(self._account.pw_dir)
-        own = home / ".config/oqto/sandbox.toml"
-        try:
-            return load_policy(
-                host=None if self._personal else HOST_SANDBOX,
-                user=own,
-                workspace=self.workspace / ".oqto/sandbox.toml",
-                home=home,
+    def _sandbox(self) -> WorkspaceSandbox:
+        """The sandbox as its files are now. Raises CallFailed where the workspace isn't what it was."""
+        if Path(os.path.realpath(self.workspace)) != self.workspace:
+            raise CallFailed(
+                "bad_workspace",
+                f"the workspace {self.workspace} was moved, or a symbolic link put in its place",
+                "put the real folder there",
             )
-        except SandboxRefused as refused:
-            raise CallFailed("sandbox_refused", str(refused), "correct the file, then try again") from refused
+        return WorkspaceSandbox(self._account, self.workspace, personal=self._personal)
 
-    def _sandboxed(self, name: str, argv: list[str]) -> Launch:
-        policy = self._policy()
-        home = Path(self._account.pw_dir)
-        command = bubblewrap.command(
-            policy,
-            argv,
-            workspace=self.workspace,
-            home=home,
-            service_directory=self.folder / name,
-            programs=[*programs.own_code(), Path(argv[0])],
-            die_with_parent=self.cgroup is None,
-            bwrap=programs.bubblewrap() if policy.enabled else "bwrap",
-        )
-        extra = {**self.spec.environment, "OQTO_SESSION_ID": self.spec.id}
-        return Launch(command, bubblewrap.environment(self._account, extra))
+    def _sandboxed(self, name: str, argv: list[str], *, nested_user_namespaces: bool = False) -> Command:
+        sandbox = self._sandbox()
+        with _refusing():
+            return sandbox.command(
+                argv,
+                bwrap=programs.bubblewrap() if sandbox.policy().enabled else "bwrap",
+                extra={**self.spec.environment, "OQTO_SESSION_ID": self.spec.id},
+                service_directory=self.folder / name,
+                programs=[Path(argv[0])],
+                die_with_parent=self.cgroup is None,
+                nested_user_namespaces=nested_user_namespaces,
+            )
 
-    def _terminal(self) -> Launch:
+    def _terminal(self) -> Command:
         shell = self._account.pw_shell or "/bin/sh"
         terminal = programs.ttyd(self.spec.ttyd_binary)
         argv = [
@@ -179,11 +203,24 @@ class Session:
         ]
         return self._sandboxed("terminal", argv)
 
-    def _files(self) -> Launch:
+    def _files(self) -> Command:
         argv = [programs.fileserver(self.spec.fileserver_binary)]
         argv += ["--root", str(self.workspace), "--socket", str(self.services["files"].socket)]
         argv += ["--max-upload-mb", str(self.spec.max_upload_size_mb)]
         return self._sandboxed("files", argv)
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn what a sandbox refuses, or can't do, into the answer of a call."""
+    try:
+        yield
+    except SandboxRefused as refused:
+        raise CallFailed("sandbox_refused", str(refused), "correct the file, then try again") from refused
+    except seccomp.SeccompUnavailable as error:
+        raise CallFailed("missing_program", f"the sandbox can't be built: {error}") from error
+    except OSError as error:
+        raise CallFailed("service_failed", f"the sandbox can't be built: {error}") from error
 
 
 def _workspace(spec: SessionSpec) -> Path:
@@ -245,9 +282,10 @@ class Registry:
 
     async def open_port(self, session_id: str, port: int) -> int:
         """Return a descriptor connected to a program of the account that listens there. Raises CallFailed."""
-        if session_id not in self._sessions:
+        session = self._sessions.get(session_id)
+        if session is None:
             raise CallFailed("no_session", "the session does not run here")
-        return (await previews.connect(port)).detach()
+        return (await session.open_port(port)).detach()
 
     async def stop(self, session_id: str) -> None:
         """End a session; fine when there is none."""

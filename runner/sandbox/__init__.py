@@ -1,1 +1,1 @@
-"""The sandbox of a session: its policy, and the bubblewrap command line that enforces it."""
+"""The sandbox of a session: its rules, the file system it shows, and the walls that enforce it."""
