@@ -1,13 +1,7 @@
-"""One terminal: a WebSocket on one side, a process on a pseudoterminal on the other.
+"""One viewer's WebSocket: its messages to the terminal, the terminal's output to it, and its end.
 
-The process starts with the client's first message and ends with the connection, whichever of the two goes
-first. Flow control runs both ways and nothing is queued without a limit:
-
-- the pseudoterminal isn't read while the client has said pause, or while its socket is full;
-- the socket isn't read while INPUT_LIMIT bytes of input wait for a process that doesn't read them.
-
-The two could wait for each other: a paused client pastes a lot, the process can't read for it can't write,
-and the resume stands behind the input. So a full input queue overrides a pause.
+The first message brings it to the terminal. It ends with the connection or with the terminal's process,
+whichever goes first; how much waits on the way is the terminal's matter.
 """
 
 from __future__ import annotations
@@ -20,31 +14,26 @@ from typing import Final
 import trio
 
 from runner.terminal import protocol, websocket
-from runner.terminal.process import PtyProcess, SpawnError
+from runner.terminal.process import SpawnError
+from runner.terminal.terminal import Terminal
+from runner.terminal.viewer import Viewer
 from runner.terminal.websocket import CloseCode
-
-INPUT_LIMIT: Final = 1 << 20
-"""Bytes of input that wait for the process before the socket isn't read any more."""
 
 HELLO_SECONDS: Final = 10.0
 """How long a client may take from the upgrade to its first message."""
 
+_FLUSH_SECONDS: Final = 20.0  # for a viewer to take what was left when the process ended
 _LINGER_SECONDS: Final = 2.0  # for the peer's answer to our close frame
-_EXIT_SECONDS: Final = 1.0  # between the last close of the terminal and the exit of the process
-_DRAIN_LIMIT: Final = (
-    1 << 18
-)  # bytes; more than a terminal holds, less than a background job can write for ever
 _SILENT_PINGS: Final = 4  # a client that sent nothing for so many ping intervals is gone
 _RECEIVE_SIZE: Final = 1 << 16
-_WRITE_SIZE: Final = 1 << 16
 
 
 class TerminalConnection:
-    """Serves one upgraded connection; `run` returns when both sides are gone.
+    """Serves one upgraded connection; `run` returns when it is closed.
 
-    spawn starts the process at a size (columns, rows) and may raise SpawnError. greeting is sent before the
-    first output. Without writable, input is read and dropped. ping_seconds is the interval of pings, 0 for
-    none.
+    terminal gives the terminal for a viewer's size (columns, rows) and may raise SpawnError. greeting is sent
+    before the first output. Without writable, input is read and dropped. ping_seconds is the interval of
+    pings, 0 for none.
     """
 
     def __init__(
@@ -52,7 +41,7 @@ class TerminalConnection:
         stream: trio.SocketStream,
         received: bytes,
         *,
-        spawn: Callable[[int, int], PtyProcess],
+        terminal: Callable[[int, int], Terminal],
         greeting: Sequence[bytes],
         writable: bool,
         ping_seconds: float,
@@ -60,7 +49,7 @@ class TerminalConnection:
         self._stream = stream
         self._reader = websocket.FrameReader()
         self._reader.feed(received)
-        self._spawn = spawn
+        self._terminal = terminal
         self._greeting = greeting
         self._writable = writable
         self._ping_seconds = ping_seconds
@@ -71,19 +60,12 @@ class TerminalConnection:
         self._ending: tuple[int | None, str] | None = None  # the close frame to send; the first wins
         self._last_heard = trio.current_time()
 
-        self._input = bytearray()  # read from the socket, not yet taken by the terminal
-        self._input_grew = trio.Event()
-        self._input_shrank = trio.Event()
-        self._paused = False
-        self._exited = trio.Event()
-        self._output_wait = trio.CancelScope()  # cancelled to make `_pump_output` look around
-
     async def run(self) -> None:
-        """Serve until the end, which includes the process's; never raises for what the client does."""
+        """Serve until the end; never raises for what the client does."""
         try:
             hello = await self._wait_for_hello()
             if hello is not None:
-                await self._run_process(hello)
+                await self._watch(hello)
         except Exception:
             self._end_with(CloseCode.INTERNAL_ERROR, "a fault in the terminal server")
             raise
@@ -102,24 +84,39 @@ class TerminalConnection:
         self._end_with(CloseCode.POLICY_VIOLATION, f"no first message within {HELLO_SECONDS:.0f} seconds")
         return None
 
-    async def _run_process(self, hello: protocol.Hello) -> None:
+    async def _watch(self, hello: protocol.Hello) -> None:
         try:
-            process = self._spawn(hello.columns, hello.rows)
+            terminal = self._terminal(hello.columns, hello.rows)
         except SpawnError as error:
             self._end_with(CloseCode.INTERNAL_ERROR, str(error))
             return
+        viewer = Viewer(hello.columns, hello.rows)
+        terminal.join(viewer)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._follow_client, process, nursery.cancel_scope)
-                nursery.start_soon(self._pump_input, process)
-                nursery.start_soon(self._watch_exit, process)
+                nursery.start_soon(self._follow_client, terminal, viewer, nursery.cancel_scope)
+                nursery.start_soon(self._bound_the_end, terminal, nursery.cancel_scope)
                 if self._ping_seconds > 0:
                     nursery.start_soon(self._ping, nursery.cancel_scope)
-                await self._pump_output(process)
+                await self._send_output(terminal, viewer)
                 nursery.cancel_scope.cancel()
         finally:
-            how = await process.end()
-        self._end_with(CloseCode.NORMAL, how)
+            terminal.leave(viewer)
+        if terminal.outcome is not None:
+            self._end_with(CloseCode.NORMAL, terminal.outcome)
+
+    async def _send_output(self, terminal: Terminal, viewer: Viewer) -> None:
+        """Send the greeting and all output; return when there is no more, or nobody takes it."""
+        for message in self._greeting:
+            await self._send(websocket.binary_frame(message))
+        while (data := await terminal.next_output(viewer)) is not None:
+            if not await self._send(websocket.binary_frame(protocol.output(data))):
+                return
+
+    async def _bound_the_end(self, terminal: Terminal, scope: trio.CancelScope) -> None:
+        await terminal.ended.wait()
+        await trio.sleep(_FLUSH_SECONDS)
+        scope.cancel()
 
     # --- from the client ----------------------------------------------------------------------------------
 
@@ -158,36 +155,22 @@ class TerminalConnection:
             self._reader.feed(bytes(data))
         return event
 
-    async def _follow_client(self, process: PtyProcess, scope: trio.CancelScope) -> None:
+    async def _follow_client(self, terminal: Terminal, viewer: Viewer, scope: trio.CancelScope) -> None:
         while (message := await self._next_message()) is not None:
             match message:
                 case protocol.Input(data) if self._writable:
-                    if not await self._take_input(data):
+                    full = terminal.type(viewer, data)
+                    while full is not None and await self._client_stays_until(full):
+                        full = terminal.input_shrinks()
+                    if full is not None:
                         break
                 case protocol.Resize(columns, rows):
-                    process.resize(columns, rows)
+                    terminal.resize(viewer, columns, rows)
                 case protocol.Pause():
-                    self._paused = True
-                    self._output_wait.cancel()
+                    terminal.pause(viewer, on=True)
                 case protocol.Resume():
-                    self._paused = False
-                    self._output_wait.cancel()
+                    terminal.pause(viewer, on=False)
         scope.cancel()
-
-    async def _take_input(self, data: bytes) -> bool:
-        """Queue input, and wait while the queue is full; False when the client has gone meanwhile."""
-        self._input += data
-        self._input_grew.set()
-        while self._input_is_stuck:
-            self._output_wait.cancel()
-            self._input_shrank = trio.Event()
-            if not await self._client_stays_until(self._input_shrank):
-                return False
-        return True
-
-    @property
-    def _input_is_stuck(self) -> bool:
-        return len(self._input) > INPUT_LIMIT
 
     async def _client_stays_until(self, event: trio.Event) -> bool:
         """Wait for the event without reading the socket; False if the client hangs up first.
@@ -208,20 +191,6 @@ class TerminalConnection:
                 nursery.cancel_scope.cancel()
         return event.is_set()
 
-    async def _pump_input(self, process: PtyProcess) -> None:
-        while True:
-            while not self._input:
-                self._input_grew = trio.Event()
-                await self._input_grew.wait()
-            try:
-                taken = process.write(bytes(self._input[:_WRITE_SIZE]))
-                if not taken:
-                    await process.wait_writable()
-            except OSError:
-                return  # the terminal is hung up; the output side sees the same and ends the connection
-            del self._input[:taken]
-            self._input_shrank.set()
-
     async def _ping(self, scope: trio.CancelScope) -> None:
         """Find out about a client that vanished without a word, as one does that changes networks."""
         while True:
@@ -231,38 +200,6 @@ class TerminalConnection:
                 scope.cancel()
             elif not self._send_lock.locked():  # a full socket needs no ping, and would keep this task
                 await self._send(websocket.ping_frame())
-
-    # --- to the client ------------------------------------------------------------------------------------
-
-    async def _watch_exit(self, process: PtyProcess) -> None:
-        await process.wait_exit()
-        self._exited.set()
-        self._output_wait.cancel()
-
-    async def _pump_output(self, process: PtyProcess) -> None:
-        """Send the greeting and all that the process writes; return when there is no more, or no reader."""
-        for message in self._greeting:
-            await self._send(websocket.binary_frame(message))
-        while not self._exited.is_set():
-            with trio.CancelScope() as self._output_wait:
-                if self._paused and not self._input_is_stuck:
-                    await trio.sleep_forever()
-                await process.wait_readable()
-            if self._output_wait.cancelled_caught:
-                continue
-            data = process.read()
-            if data == b"":  # the terminal is closed, which normally is the start of the exit
-                with trio.move_on_after(_EXIT_SECONDS):
-                    await self._exited.wait()
-                return
-            if data and not await self._send(websocket.binary_frame(protocol.output(data))):
-                return
-        # What is left fits into the terminal's buffer, unless a background job goes on writing.
-        sent = 0
-        while sent < _DRAIN_LIMIT and (data := process.read()):
-            sent += len(data)
-            if not await self._send(websocket.binary_frame(protocol.output(data))):
-                return
 
     async def _send(self, frame: bytes) -> bool:
         """Send a frame whole; False when the connection can't take any more."""

@@ -2,7 +2,8 @@
 
 The options are those of ttyd 1.7.7 as far as oqtod uses them, with ttyd's letters. Two defaults are stricter
 than ttyd's: without --interface it listens on loopback only, and on TCP a handshake's Origin is always
-checked.
+checked. One thing is different on purpose: clients share one process that outlives their connections, unless
+--separate is given.
 """
 
 from __future__ import annotations
@@ -35,8 +36,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="oqto-ttyd",
         usage="%(prog)s [options] COMMAND [ARG ...]",
-        description="Serve a terminal to browsers: each client gets COMMAND on a pseudoterminal of its own.",
-        epilog="Speaks the protocol of ttyd, and takes ttyd's options.",
+        description="Serve a terminal to browsers. The first client starts COMMAND; it goes on when its "
+        "clients are gone, and whoever connects later sees the same terminal, scrollback included. Several "
+        "may watch and type at once. When COMMAND ends, its clients are closed and the next one starts it "
+        "anew.",
+        epilog="Speaks the protocol of ttyd, and takes ttyd's options. ttyd starts COMMAND for each client "
+        "and ends it with the connection: --separate does that here.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -60,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         type=int,
         default=0,
-        help="terminals at a time (default: no limit)",
+        help="clients at a time (default: no limit)",
     )
     add("-I", "--index", metavar="FILE", type=Path, help="page to serve instead of the built-in one")
     add("-T", "--terminal-type", metavar="TERM", default="xterm-256color", help="(default: %(default)s)")
@@ -73,8 +78,15 @@ def _parser() -> argparse.ArgumentParser:
         help="seconds, 0 for none (default: 30)",
     )
     add("-O", "--check-origin", action="store_true", help="check the origin on a Unix socket too")
-    add("-o", "--once", action="store_true", help="serve one client, then exit")
-    add("-q", "--exit-no-conn", action="store_true", help="exit when the last client has gone")
+    add(
+        "--separate",
+        action="store_true",
+        help="start COMMAND for each client, and end it with the connection, as ttyd does",
+    )
+    add("-o", "--once", action="store_true", help="serve one client, then end COMMAND and exit")
+    add(
+        "-q", "--exit-no-conn", action="store_true", help="end COMMAND and exit when the last client has gone"
+    )
     add("command", metavar="COMMAND", help="program to run")
     add("arguments", metavar="ARG", nargs=argparse.REMAINDER, help="arguments of the program")
     return parser
@@ -111,6 +123,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         preferences=_preferences(options.client_option),
         max_clients=options.max_clients,
         index=None if options.index is None else _read_index(options.index),
+        separate=options.separate,
         once=options.once,
         exit_when_unused=options.exit_no_conn,
         check_origin=options.check_origin,

@@ -137,6 +137,13 @@ class PtyProcess:
         old_rows, old_columns = termios.tcgetwinsize(self._master)
         termios.tcsetwinsize(self._master, (rows or old_rows, columns or old_columns))
 
+    def runs_a_program(self) -> bool:
+        """Say whether another process group than that of the command itself has the terminal."""
+        try:
+            return os.tcgetpgrp(self._master) not in (0, self.pid)
+        except OSError:
+            return False
+
     async def end(self) -> str:
         """Hang up, wait, kill if need be, reap, and close everything; return how the process ended.
 

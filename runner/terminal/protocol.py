@@ -7,7 +7,7 @@ The first message of a client is a bare JSON object instead. Nothing here knows 
     {"AuthToken":"","columns":C,"rows":R}  hello  0 output
     0 input                                       1 window title
     1 {"columns":C,"rows":R}  resize              2 preferences, a JSON object
-    2 pause                                       (closing the WebSocket is the end of the process)
+    2 pause
     3 resume
 """
 
@@ -31,7 +31,7 @@ class MalformedMessageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first message: it starts the process, at this size."""
+    """The first message: the client wants to see the terminal, and has this size."""
 
     columns: int
     rows: int

@@ -1,4 +1,4 @@
-"""The HTTP side of oqto-ttyd: the page, the token, and the upgrade that becomes a terminal.
+"""The HTTP side of oqto-ttyd: the page, the token, and the upgrade that leads to the terminal.
 
 Every connection is bounded: a head by HEAD_LIMIT bytes and HEAD_SECONDS, an answer by SEND_SECONDS, the
 number of connections by MAX_CONNECTIONS. A request with a body is refused, because nothing here takes one.
@@ -22,6 +22,7 @@ from runner.terminal import assets, protocol
 from runner.terminal.connection import TerminalConnection
 from runner.terminal.handshake import HandshakeRefusedError, OriginRule, accept
 from runner.terminal.process import PtyProcess
+from runner.terminal.terminal import Terminal
 
 HEAD_LIMIT: Final = 16 << 10
 """Bytes of a request's head."""
@@ -45,8 +46,9 @@ _OWN_VARIABLES: Final = _SYSTEMD_VARIABLES | {"COLUMNS", "LINES"}
 class Settings:
     """What the command line decides.
 
-    max_clients 0 is no limit; ping_seconds 0 is no pings; index replaces the page; once takes a single
-    terminal in all, and stops after it; exit_when_unused stops when the last terminal of several has ended.
+    max_clients 0 is no limit; ping_seconds 0 is no pings; index replaces the page; separate gives each client
+    a process of its own, which ends with the connection; once takes a single client in all, and stops after
+    it; exit_when_unused stops when the last client of several has gone.
     """
 
     command: tuple[str, ...]
@@ -56,6 +58,7 @@ class Settings:
     preferences: Mapping[str, object] = field(default_factory=dict)
     max_clients: int = 0
     index: bytes | None = None
+    separate: bool = False
     once: bool = False
     exit_when_unused: bool = False
     check_origin: bool = False
@@ -63,20 +66,23 @@ class Settings:
 
 
 class TerminalServer:
-    """Serves terminals on listeners until cancelled, or until its settings say that it has done its work."""
+    """Serves a terminal on listeners until cancelled, or until its settings say that it has done its work."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._connections = 0
-        self._terminals = 0
+        self._viewers = 0
         self._served = 0
+        self._terminal: Terminal | None = None  # the one that new viewers come to
+        self._terminals: trio.Nursery | None = None
         self._done = trio.CancelScope()
         self._title = f"{' '.join(settings.command)} ({socket.gethostname()})"
 
     async def serve(self, listeners: list[trio.SocketListener]) -> None:
         """Accept and serve; at the end every terminal is closed and its process reaped."""
         with self._done:
-            await trio.serve_listeners(self._serve_connection, listeners)
+            async with trio.open_nursery() as self._terminals:
+                await trio.serve_listeners(self._serve_connection, listeners)
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
         if self._connections >= MAX_CONNECTIONS:
@@ -99,22 +105,22 @@ class TerminalServer:
         return self._settings
 
     def refuse_terminal(self) -> str | None:
-        """Say why no further terminal may start, or None if one may."""
+        """Say why no further client may come, or None if one may."""
         if self._settings.once and self._served:
             return "this terminal was for one client, who has come already"
-        if 0 < self._settings.max_clients <= self._terminals:
-            return f"no more than {self._settings.max_clients} terminals at a time; close one first"
+        if 0 < self._settings.max_clients <= self._viewers:
+            return f"no more than {self._settings.max_clients} clients at a time; close one first"
         return None
 
     async def run_terminal(self, stream: trio.SocketStream, received: bytes) -> None:
         """Serve a connection that has been upgraded, to its end."""
-        self._terminals += 1
+        self._viewers += 1
         self._served += 1
         try:
             await TerminalConnection(
                 stream,
                 received,
-                spawn=self._spawn,
+                terminal=self._terminal_for,
                 greeting=(
                     protocol.title(self._title),
                     protocol.preferences(dict(self._settings.preferences)),
@@ -123,17 +129,27 @@ class TerminalServer:
                 ping_seconds=self._settings.ping_seconds,
             ).run()
         finally:
-            self._terminals -= 1
-            if self._terminals == 0 and (self._settings.once or self._settings.exit_when_unused):
+            self._viewers -= 1
+            if self._viewers == 0 and (self._settings.once or self._settings.exit_when_unused):
                 self._done.cancel()
 
-    def _spawn(self, columns: int, rows: int) -> PtyProcess:
+    def _terminal_for(self, columns: int, rows: int) -> Terminal:
+        """Return the terminal for a new viewer, started if need be. Raises SpawnError."""
         settings = self._settings
+        shared = not settings.separate
+        if shared and self._terminal is not None and not self._terminal.is_over:
+            return self._terminal
         environment = {name: value for name, value in os.environ.items() if name not in _OWN_VARIABLES}
         environment["TERM"] = settings.terminal_type
-        return PtyProcess.spawn(
+        process = PtyProcess.spawn(
             settings.command, columns=columns, rows=rows, cwd=settings.cwd, env=environment
         )
+        terminal = Terminal(process, columns, rows, keep=shared and not settings.once)
+        assert self._terminals is not None, "connections are served in this nursery"
+        self._terminals.start_soon(terminal.run)
+        if shared:
+            self._terminal = terminal
+        return terminal
 
     def origin_rule(self, stream: trio.SocketStream) -> OriginRule:
         """What to ask of a handshake on this connection.
