@@ -191,6 +191,8 @@ class WebSocket:
             match self._next_event():
                 case None:
                     return None
+                case Ping() if self._protocol.state is not wsproto.connection.ConnectionState.OPEN:
+                    pass  # nobody answers after the goodbye
                 case Ping() as ping:
                     if self._protocol.state is not wsproto.connection.ConnectionState.OPEN:
                         continue  # we have said goodbye already

@@ -23,7 +23,7 @@ HELLO_SECONDS: Final = 10.0
 """How long a client may take from the upgrade to its first message."""
 
 _FLUSH_SECONDS: Final = 20.0  # for a viewer to take what was left when the process ended
-_LINGER_SECONDS: Final = 2.0  # for the peer's answer to our close frame
+_LINGER_SECONDS: Final = 1.0  # for the peer's answer to our close frame
 _SILENT_PINGS: Final = 4  # a client that sent nothing for so many ping intervals is gone
 _RECEIVE_SIZE: Final = 1 << 16
 

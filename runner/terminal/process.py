@@ -137,11 +137,12 @@ class PtyProcess:
         old_rows, old_columns = termios.tcgetwinsize(self._master)
         termios.tcsetwinsize(self._master, (rows or old_rows, columns or old_columns))
 
-    def runs_a_program(self) -> bool:
-        """Say whether another process group than that of the command itself has the terminal."""
+    def is_drawn_on(self) -> bool:
+        """Say whether a program, and not the command itself, takes key by key, as those do that draw."""
         try:
-            return os.tcgetpgrp(self._master) not in (0, self.pid)
-        except OSError:
+            foreign = os.tcgetpgrp(self._master) not in (0, self.pid)
+            return foreign and not termios.tcgetattr(self._master)[3] & termios.ICANON
+        except (OSError, termios.error):
             return False
 
     async def end(self) -> str:

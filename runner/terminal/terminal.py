@@ -56,6 +56,7 @@ class Terminal:
         self._input_grew = trio.Event()
         self._input_shrank = trio.Event()
         self._redraw = trio.Event()
+        self._wiggling = trio.CancelScope()
         self._keep = keep
         self._scope = trio.CancelScope()
         self.is_over = False
@@ -98,8 +99,10 @@ class Terminal:
         elif len(self._viewers) == 2:
             self._filter = QueryFilter(rest)
         viewer.show(drawn + rest if viewer is self._answering else drawn)
+        before = self._size
         self._prefer(viewer)
-        if drawn and self._runs_full_screen():
+        draws = self._scrollback.full_screen or self._process.is_drawn_on()
+        if draws and drawn and self._size == before:
             self._redraw.set()
 
     def leave(self, viewer: Viewer) -> None:
@@ -144,9 +147,10 @@ class Terminal:
 
     def type(self, viewer: Viewer, data: bytes) -> trio.Event | None:
         """Queue input; where that makes the queue too long, return what to wait for before the next."""
+        self._prefer(viewer)
+        self._wiggling.cancel()
         self._input += data
         self._input_grew.set()
-        self._prefer(viewer)
         return self.input_shrinks()
 
     def input_shrinks(self) -> trio.Event | None:
@@ -179,9 +183,6 @@ class Terminal:
         # Not while half a sequence has gone out to the one and is held back from the others.
         if self._viewers and (len(self._viewers) == 1 or not self._filter.held):
             self._answering = self._viewers[-1]
-
-    def _runs_full_screen(self) -> bool:
-        return self._scrollback.full_screen or self._process.runs_a_program()
 
     # --- the process --------------------------------------------------------------------------------------
 
@@ -235,6 +236,7 @@ class Terminal:
             await self._redraw.wait()
             columns, rows = self._size
             self._process.resize(columns, rows - 1 if rows > 1 else rows + 1)
-            await trio.sleep(_REDRAW_SECONDS)
+            with trio.CancelScope() as self._wiggling:  # by somebody who types
+                await trio.sleep(_REDRAW_SECONDS)
             self._redraw = trio.Event()
             self._process.resize(*self._size)

@@ -30,8 +30,8 @@ class Viewer:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is room for a good portion of output."""
-        return self._queued < _READY_LIMIT
+        """Whether there is room for a good portion of output, and the viewer keeps up."""
+        return self._queued < _READY_LIMIT and not self.is_behind
 
     def offer(self, data: bytes) -> None:
         """Queue output; one that is behind has no use for it."""
