@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qs
 
+from oqtod.accounts.access import Need
+from oqtod.accounts.keys import PREFIX, Keys
+from oqtod.accounts.oidc import Provider
 from oqtod.accounts.origins import Origins
-from oqtod.accounts.tokens import Claims, Tokens
+from oqtod.accounts.principal import Principal
+from oqtod.accounts.tickets import Tickets
+from oqtod.accounts.tokens import Tokens, header_of
 from oqtod.accounts.users import User, Users
 from oqtod.errors import Refusal
+
+__all__ = ["COOKIE", "Asked", "Authenticator", "Principal"]
 
 COOKIE = "auth_token"
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+_BEARER = re.compile(r"bearer +([^\s]+) *", re.IGNORECASE)
+_NOT_LOGGED_IN = "POST /api/auth/login with username and password"
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What matters of a request's head."""
+    """What matters of a request's head. `upgrade` is true for anything that wants another protocol,
+    `websocket` for the one that may carry its credentials in the URL."""
 
     method: str
     host: str | None
     origin: str | None
     authorization: str | None
+    api_key: str | None
     cookie: str | None
     query: str
     upgrade: bool
+    websocket: bool
 
     @classmethod
     def of(cls, method: str, query: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Asked:
@@ -36,6 +48,8 @@ class Asked:
         for name, value in headers:
             if name == b"cookie" and name in found:
                 found[name] += "; " + value.decode("latin-1")
+            elif name in (b"authorization", b"x-api-key", b"origin", b"host") and name in found:
+                found[name] = ""  # two of them: neither
             else:
                 found.setdefault(name, value.decode("latin-1"))
         return cls(
@@ -43,27 +57,48 @@ class Asked:
             found.get(b"host"),
             found.get(b"origin"),
             found.get(b"authorization"),
+            found.get(b"x-api-key"),
             found.get(b"cookie"),
             query.decode("latin-1"),
             b"upgrade" in found,
+            method == "GET"
+            and found.get(b"upgrade", "").strip().lower() == "websocket"
+            and "upgrade" in found.get(b"connection", "").lower(),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Principal:
-    """The user a request acts for, and the token that said so."""
+class _Credential:
+    """What a request shows. `ambient` says that a browser sent it by itself."""
 
-    user: User
-    claims: Claims
+    text: str
+    place: str
+    ambient: bool = False
 
 
 class Authenticator:
-    """Checks credentials in the order of INTERFACES: bearer, cookie, and for upgrades `?token=`."""
+    """Checks credentials in the order of INTERFACES: bearer, API key, cookie; for upgrades also in the URL.
 
-    def __init__(self, users: Users, tokens: Tokens, origins: Origins) -> None:
+    The first that is there decides. What a program put into the URL of an upgrade on purpose comes before the
+    cookie that a browser adds.
+    """
+
+    def __init__(
+        self,
+        users: Users,
+        tokens: Tokens,
+        origins: Origins,
+        *,
+        keys: Keys,
+        tickets: Tickets[Principal],
+        provider: Provider | None,
+    ) -> None:
         self._users = users
         self._tokens = tokens
         self._origins = origins
+        self._keys = keys
+        self._tickets = tickets
+        self._provider = provider
 
     def check_host(self, asked: Asked) -> None:
         """Refuse a request whose Host isn't us."""
@@ -74,43 +109,109 @@ class Authenticator:
                 "in dev mode it answers to localhost only; see auth.allowed_origins",
             )
 
-    def authenticate(self, asked: Asked) -> Principal:
-        """Return who asks. Raises Refusal: unauthorized, or forbidden for a foreign page.
+    def check_page(self, asked: Asked) -> None:
+        """Refuse a foreign page where no credentials are needed, like a login that somebody else made."""
+        if asked.origin is not None and not self._origins.may_act(asked.origin, asked.host):
+            raise _foreign(asked.origin)
+
+    async def authenticate(self, asked: Asked) -> Principal:
+        """Return who asks. Raises Refusal: unauthorized, forbidden for a foreign page, unavailable.
 
         A page's Origin must be ours wherever a cookie speaks for the person, and wherever one is sent with
         an upgrade. A program that brings its own token, and no Origin, is no page.
         """
-        token, ambient = self._token(asked)
+        shown = _credential(asked)
+        ambient = shown is not None and shown.ambient
+        changes = asked.upgrade or asked.method not in _SAFE_METHODS
         if asked.origin is not None:
-            checked = asked.upgrade or (ambient and asked.method not in _SAFE_METHODS)
-            if checked and not self._origins.may_act(asked.origin, asked.host):
-                raise Refusal(
-                    "forbidden", f"pages of {asked.origin} may not do this", "see auth.allowed_origins"
-                )
-        elif ambient and (asked.upgrade or asked.method not in _SAFE_METHODS):
+            if (asked.upgrade or (ambient and changes)) and not self._origins.may_act(
+                asked.origin, asked.host
+            ):
+                raise _foreign(asked.origin)
+        elif ambient and changes:
             raise Refusal(
                 "forbidden",
                 "a request with a cookie must say which page sent it",
                 "send an Origin header, or authenticate with Authorization: Bearer",
             )
-        claims = self._tokens.check(token) if token else None
-        user = self._users.get(claims.sub) if claims is not None else None
-        if claims is None or user is None or not user.is_active or user.generation != claims.generation:
-            raise Refusal("unauthorized", "not logged in", "POST /api/auth/login with username and password")
-        return Principal(user, claims)
+        principal = await self._principal(shown) if shown is not None else None
+        if principal is None:
+            raise Refusal("unauthorized", "not logged in", _NOT_LOGGED_IN)
+        return principal
 
-    def _token(self, asked: Asked) -> tuple[str | None, bool]:
-        """Return the token, and whether a browser sent it by itself."""
-        if asked.authorization is not None:
-            scheme, _, token = asked.authorization.partition(" ")
-            return (token.strip() if scheme.lower() == "bearer" else None), False
-        if asked.upgrade and (tokens := parse_qs(asked.query).get("token")):
-            return tokens[0], False
-        if asked.cookie is not None:
-            try:
-                cookies = SimpleCookie(asked.cookie)
-            except CookieError:
-                return None, True
-            if COOKIE in cookies:
-                return cookies[COOKIE].value, True
-        return None, False
+    def authorize(self, principal: Principal, need: Need) -> None:
+        """Refuse what the principal may not do. Raises Refusal (forbidden)."""
+        if need.level == "person" and principal.kind not in ("token", "oidc"):
+            raise Refusal("forbidden", "this takes somebody who logged in", "an API key is not enough")
+        if need.level == "admin" and not principal.is_admin:
+            raise Refusal("forbidden", "this is for administrators")
+        if principal.scopes is not None and not need.scopes <= principal.scopes:
+            missing = ", ".join(sorted(need.scopes - principal.scopes))
+            raise Refusal("forbidden", f"the API key lacks the scope {missing}", "make one that has it")
+
+    def still_good(self, principal: Principal) -> bool:
+        """Say whether the credentials that made a principal would still do so."""
+        return self._renewed(principal) is not None
+
+    async def _principal(self, shown: _Credential) -> Principal | None:
+        if shown.place == "ticket":
+            given = self._tickets.take(shown.text)
+            return self._renewed(given) if given is not None else None
+        if shown.place == "key" or shown.text.startswith(PREFIX):
+            return self._by_key(shown.text) if not shown.ambient else None
+        header = header_of(shown.text)
+        if header is None:
+            return None
+        if header.alg == "HS256":
+            claims = self._tokens.check(shown.text)
+            user = self._active(claims.sub) if claims is not None else None
+            if claims is None or user is None or user.generation != claims.generation:
+                return None
+            return Principal(user, "token", claims.jti, expires=claims.exp)
+        if self._provider is None or shown.ambient:
+            return None
+        return await self._provider.principal(shown.text, header)
+
+    def _by_key(self, text: str) -> Principal | None:
+        key = self._keys.check(text)
+        user = self._active(key.user_id) if key is not None else None
+        if key is None or user is None:
+            return None
+        return Principal(user, "key", key.id, scopes=frozenset(key.scopes))
+
+    def _active(self, user_id: str) -> User | None:
+        user = self._users.get(user_id)
+        return user if user is not None and user.is_active else None
+
+    def _renewed(self, principal: Principal) -> Principal | None:
+        """Look again at credentials that were good before."""
+        user = self._active(principal.user.id)
+        if user is None or user.generation != principal.user.generation:
+            return None
+        if principal.kind == "key" and not self._keys.is_good(principal.credential):
+            return None
+        if principal.kind in ("token", "oidc") and self._tokens.is_revoked(principal.credential):
+            return None
+        return replace(principal, user=user)
+
+
+def _foreign(origin: str) -> Refusal:
+    return Refusal("forbidden", f"pages of {origin[:200]} may not do this", "see auth.allowed_origins")
+
+
+def _credential(asked: Asked) -> _Credential | None:
+    if asked.authorization is not None:
+        match = _BEARER.fullmatch(asked.authorization)
+        return _Credential(match[1], "token") if match is not None else None
+    if asked.api_key is not None:
+        return _Credential(asked.api_key.strip(), "key")
+    if asked.websocket:
+        parameters = parse_qs(asked.query, max_num_fields=100) if len(asked.query) <= 16_384 else {}
+        for place in ("ticket", "token"):
+            if found := parameters.get(place):
+                return _Credential(found[0], place)
+    for pair in (asked.cookie or "").split(";"):
+        name, _, value = pair.strip().partition("=")
+        if name == COOKIE:
+            return _Credential(value.strip('"'), "cookie", ambient=True)
+    return None

@@ -20,16 +20,28 @@ class Origins:
         """Say whether a page of `origin` may act: it is ours (the request's own Host), or allowed."""
         if origin.lower() in self._allowed:
             return True
-        parts = urlsplit(origin)
-        if parts.scheme not in _DEFAULT_PORTS or host is None or parts.path or parts.query:
+        if host is None or "@" in host or "/" in host:
             return False
         try:
+            parts = urlsplit(origin)
+            if (
+                "@" in origin
+                or parts.scheme not in _DEFAULT_PORTS
+                or parts.path
+                or parts.query
+                or parts.fragment
+            ):
+                return False
             port = parts.port or _DEFAULT_PORTS[parts.scheme]
             ours = urlsplit(f"{parts.scheme}://{host}")
             own_port = ours.port or _DEFAULT_PORTS[parts.scheme]
         except ValueError:
             return False
-        return parts.hostname is not None and (parts.hostname, port) == (ours.hostname, own_port)
+        return bool(parts.hostname) and (parts.hostname, port) == (ours.hostname, own_port)
+
+    def is_allowed(self, origin: str) -> bool:
+        """Say whether `auth.allowed_origins` names this origin, so that its pages may read our answers."""
+        return origin.lower() in self._allowed
 
     def is_our_host(self, host: str | None) -> bool:
         """Say whether a request's Host names us.
@@ -39,6 +51,8 @@ class Origins:
         """
         if not self._dev_mode:
             return True
+        if host is None or "@" in host or "/" in host:
+            return False
         try:
             name = urlsplit(f"http://{host}").hostname or ""
         except ValueError:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import binascii
 import secrets
 import sqlite3
 import time
+from base64 import urlsafe_b64decode
+from typing import TypeVar
 
 import jwt
 import msgspec
@@ -18,7 +21,29 @@ LIFETIME = 24 * 3600
 MAX_LENGTH = 8192
 """Characters; nothing longer is even looked at."""
 
+ISSUER = "oqtod"
+"""The `iss` and the `aud` of our tokens."""
+
 _ALGORITHM = "HS256"
+
+UNREADABLE = (
+    jwt.PyJWTError,
+    msgspec.ValidationError,
+    ValueError,
+    OverflowError,
+    TypeError,
+    RecursionError,
+)
+"""What decoding a hostile token raises: numbers and nesting can be of any kind."""
+
+H = TypeVar("H")
+
+
+class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The only header that our tokens have. Keys in a token, `crit`, compression: none of it is ours."""
+
+    alg: str
+    typ: str = "JWT"
 
 
 class Claims(msgspec.Struct, frozen=True):
@@ -29,6 +54,19 @@ class Claims(msgspec.Struct, frozen=True):
     exp: int
     iat: int
     generation: int
+
+
+class AnyHeader(msgspec.Struct, frozen=True):
+    """What a JWT's header says that we look at before anything is checked."""
+
+    alg: str
+    kid: str | None = None
+    crit: msgspec.Raw | None = None
+
+
+def header_of(token: str) -> AnyHeader | None:
+    """Return the header of what may be a JWT, unverified; None when it is none."""
+    return _header(token, AnyHeader)
 
 
 class Tokens:
@@ -42,6 +80,8 @@ class Tokens:
         """Return a fresh token for a user."""
         issued = int(time.time())
         payload = {
+            "iss": ISSUER,
+            "aud": ISSUER,
             "sub": user.id,
             "email": user.email,
             "name": user.display_name,
@@ -57,27 +97,53 @@ class Tokens:
 
     def check(self, token: str) -> Claims | None:
         """Return what a good token says; None for every other one."""
-        if len(token) > MAX_LENGTH:
+        header = _header(token, Header)
+        if header is None or header.alg != _ALGORITHM or header.typ != "JWT":
             return None
         try:
             payload = jwt.decode(
                 token,
                 self._secret,
                 algorithms=[_ALGORITHM],
-                options={"require": ["sub", "exp", "iat", "jti"]},
+                audience=ISSUER,
+                issuer=ISSUER,
+                options={"require": ["iss", "aud", "sub", "exp", "iat", "jti"]},
             )
             claims = msgspec.convert(payload, Claims)
-        except (jwt.InvalidTokenError, msgspec.ValidationError):
+        except (
+            jwt.PyJWTError,
+            msgspec.ValidationError,
+            ValueError,
+            OverflowError,
+            TypeError,
+            RecursionError,
+        ):
+            # The signature comes first, but PyJWT has its own ideas of what a number may be.
             return None
-        revoked = self._database.row("SELECT 1 FROM revoked_tokens WHERE jti = ?", (claims.jti,))
-        return claims if revoked is None else None
+        exact = payload["iss"] == ISSUER and payload["aud"] == ISSUER
+        if not exact or not 0 < claims.exp - claims.iat <= LIFETIME or self.is_revoked(claims.jti):
+            return None
+        return claims
 
-    async def revoke(self, claims: Claims) -> None:
+    def is_revoked(self, jti: str) -> bool:
+        """Say whether the token with this id was revoked."""
+        return self._database.row("SELECT 1 FROM revoked_tokens WHERE jti = ?", (jti,)) is not None
+
+    async def revoke(self, jti: str, expires: int) -> None:
         """Make a token void at once. Rows that have expired by themselves go."""
 
         def change(connection: sqlite3.Connection) -> None:
-            connection.execute("DELETE FROM revoked_tokens WHERE expires_at < ?", (int(time.time()),))
-            row = (claims.jti, claims.exp)
-            connection.execute("INSERT OR IGNORE INTO revoked_tokens VALUES (?, ?)", row)
+            connection.execute("DELETE FROM revoked_tokens WHERE expires_at < ?", (int(time.time()) - 3600,))
+            connection.execute("INSERT OR IGNORE INTO revoked_tokens VALUES (?, ?)", (jti, expires))
 
         await self._database.write(change)
+
+
+def _header(token: str, kind: type[H]) -> H | None:
+    if len(token) > MAX_LENGTH or token.count(".") != 2:
+        return None
+    raw = token.partition(".")[0]
+    try:
+        return msgspec.json.decode(urlsafe_b64decode(raw + "=" * (-len(raw) % 4)), type=kind)
+    except (msgspec.DecodeError, UnicodeEncodeError, binascii.Error, ValueError, RecursionError):
+        return None

@@ -7,7 +7,7 @@ import sys
 import click
 
 from oqtod import __version__
-from oqtod.accounts import users
+from oqtod.accounts import passwords
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,7 +29,7 @@ def hash_password() -> None:
         password = stdin.readline().rstrip("\n")
     if not password:
         raise click.UsageError("the password is empty")
-    click.echo(users.hash_password(password))
+    click.echo(passwords.hashed(password))
 
 
 main.add_command(hash_password)

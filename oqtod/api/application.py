@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import trio
@@ -16,10 +14,16 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from oqtod import __version__
-from oqtod.accounts.authenticator import COOKIE, Asked, Principal
-from oqtod.accounts.tokens import LIFETIME
+from oqtod.accounts.principal import Principal
 from oqtod.accounts.users import User
-from oqtod.api import events, views
+from oqtod.api import events, requests, views
+from oqtod.api.account import Account
+from oqtod.api.admin_host import AdminHost
+from oqtod.api.admin_invites import AdminInvites
+from oqtod.api.admin_users import AdminUsers
+from oqtod.api.auth import Auth
+from oqtod.api.gate import Gate
+from oqtod.api.requests import body, json, principal_of
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
 from oqtod.sessions.model import Session
@@ -27,21 +31,11 @@ from oqtod.store.database import StorageError
 from runner.protocol.messages import SessionStatus
 from runner.terminal.assets import asset
 
-B = TypeVar("B")
-Endpoint = Callable[[Request], Awaitable[Response]]
-
 log = logging.getLogger(__name__)
 
 _MAX_ENVIRONMENT = 100
 _ASK_TIMEOUT = 5.0
 """Seconds that showing a session waits for its runner."""
-
-
-class Login(msgspec.Struct):
-    """The body of POST /api/auth/login."""
-
-    username: str
-    password: str
 
 
 class NewSession(msgspec.Struct):
@@ -59,14 +53,16 @@ class Api:
         self._gateway = gateway
         self._frontend = frontend
 
-    def application(self) -> Starlette:
+    def application(self) -> Gate:
         """Return the ASGI application."""
         routes = [
             Route("/api/health", self.health, methods=["GET"]),
             Route("/api/features", self.features, methods=["GET"]),
-            Route("/api/auth/login", self.log_in, methods=["POST"]),
-            Route("/api/auth/logout", self.log_out, methods=["POST"]),
-            Route("/api/me", self.me, methods=["GET"]),
+            *Auth(self._gateway).routes(),
+            *Account(self._gateway).routes(),
+            *AdminUsers(self._gateway).routes(),
+            *AdminInvites(self._gateway).routes(),
+            *AdminHost(self._gateway).routes(),
             Route("/api/sessions", self.list_sessions, methods=["GET"]),
             Route("/api/sessions", self.create, methods=["POST"]),
             Route("/api/sessions/get-or-create", self.get_or_create, methods=["POST"]),
@@ -79,24 +75,26 @@ class Api:
             Route("/api/sessions/{key}/events", self.events, methods=["GET"]),
             Route("/api/sessions/{key}/terminal/", self.terminal_page, methods=["GET"]),
             Route("/api/sessions/{key}/terminal/static/{name}", self.terminal_asset, methods=["GET"]),
-            Route("/{path:path}", self.page, methods=["GET"]),
         ]
+        page = Route("/{path:path}", self.page, methods=["GET"])
         handlers: dict[object, object] = {
-            Refusal: _refused,
-            StorageError: _storage_failed,
-            HTTPException: _http_failed,
+            Refusal: requests.refused,
+            StorageError: requests.storage_failed,
+            HTTPException: requests.http_failed,
+            Exception: requests.went_wrong,
         }
-        return Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]  # its handlers' type is narrower than what it calls
+        application = Starlette(routes=[*routes, page], exception_handlers=handlers)  # type: ignore[arg-type]  # its handlers' type is narrower than what it calls
+        return Gate(self._gateway, application, routes)
 
     async def health(self, request: Request) -> Response:
         """Say that we are there."""
-        return _json({"status": "ok", "version": __version__})
+        return json({"status": "ok", "version": __version__})
 
     async def features(self, request: Request) -> Response:
         """Say what the web UI can count on."""
         sessions = self._gateway.config.sessions
         attach = "resume" if sessions.auto_attach == "on" else sessions.auto_attach
-        return _json(
+        return json(
             {
                 "session_auto_attach": attach,
                 "session_auto_attach_scan": sessions.auto_attach_scan,
@@ -106,65 +104,35 @@ class Api:
             }
         )
 
-    async def log_in(self, request: Request) -> Response:
-        """Exchange username and password for a token and a cookie."""
-        self._gateway.authenticator.check_host(_asked(request))
-        login = await _body(request, Login)
-        user = await self._gateway.users.log_in(login.username, login.password)
-        if user is None:
-            raise Refusal("unauthorized", "the username or the password is wrong")
-        token = self._gateway.tokens.issue(user)
-        response = _json({"token": token, "user": views.user_in_brief(user)})
-        response.set_cookie(
-            COOKIE,
-            token,
-            max_age=LIFETIME,
-            httponly=True,
-            samesite="lax",
-            secure=not self._gateway.config.auth.dev_mode,
-        )
-        return response
-
-    async def log_out(self, request: Request) -> Response:
-        """Make the token void."""
-        await self._gateway.tokens.revoke(self._principal(request).claims)
-        response = Response(status_code=204)
-        response.delete_cookie(COOKIE)
-        return response
-
-    async def me(self, request: Request) -> Response:
-        """Say who is logged in."""
-        return _json(views.user(self._principal(request).user))
-
     async def list_sessions(self, request: Request) -> Response:
         """List the user's own sessions."""
         user = self._principal(request).user
         known = await self._known(user.id)
         sessions = self._gateway.sessions.records.of_user(user.id)
-        return _json([views.session(session, self._gateway, known.get(session.id)) for session in sessions])
+        return json([views.session(session, self._gateway, known.get(session.id)) for session in sessions])
 
     async def create(self, request: Request) -> Response:
         """Make and start a session."""
         user = self._principal(request).user
-        asked = await _body(request, NewSession)
+        asked = await body(request, NewSession)
         session = await self._gateway.sessions.create(
             user.id,
             workspace_path=asked.workspace_path,
             image=asked.image,
             environment=_environment(asked.env),
         )
-        return _json(await self._view(session), status=201)
+        return json(await self._view(session), status=201)
 
     async def get_or_create(self, request: Request) -> Response:
         """Return the running session, else resume the newest stopped one, else create one."""
         user = self._principal(request).user
-        asked = await _body(request, NewSession)
+        asked = await body(request, NewSession)
         session = await self._gateway.sessions.get_or_create(user.id, workspace_path=asked.workspace_path)
-        return _json(await self._view(session))
+        return json(await self._view(session))
 
     async def get(self, request: Request) -> Response:
         """Return one session."""
-        return _json(await self._view(self._session(request)))
+        return json(await self._view(self._session(request)))
 
     async def delete(self, request: Request) -> Response:
         """Forget a session that is not live."""
@@ -178,7 +146,7 @@ class Api:
 
     async def resume(self, request: Request) -> Response:
         """Start a stopped session again."""
-        return _json(await self._view(await self._gateway.sessions.resume(self._session(request))))
+        return json(await self._view(await self._gateway.sessions.resume(self._session(request))))
 
     async def activity(self, request: Request) -> Response:
         """Note that the person is there."""
@@ -221,9 +189,7 @@ class Api:
         return FileResponse(file)
 
     def _principal(self, request: Request) -> Principal:
-        asked = _asked(request)
-        self._gateway.authenticator.check_host(asked)
-        return self._gateway.authenticator.authenticate(asked)
+        return principal_of(request)
 
     def _session(self, request: Request) -> Session:
         user: User = self._principal(request).user
@@ -247,30 +213,11 @@ class Api:
         return {}
 
 
-def _asked(request: Request) -> Asked:
-    return Asked.of(request.method, request.scope["query_string"], request.scope["headers"])
-
-
-async def _body(request: Request, kind: type[B]) -> B:
-    raw = await request.body()
-    try:
-        return msgspec.json.decode(raw or b"{}", type=kind)
-    except msgspec.ValidationError as error:
-        raise Refusal("unprocessable", f"the body doesn't fit: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refusal("bad_request", f"the body is not JSON: {error}") from error
-
-
 def _environment(asked: dict[str, str]) -> dict[str, str]:
     for name, value in asked.items():
         if not name.isidentifier() or not name.isascii() or "\0" in value or len(asked) > _MAX_ENVIRONMENT:
             raise Refusal("bad_request", f"{name!r} can't be set in the environment")
     return asked
-
-
-def _json(content: object, *, status: int = 200) -> Response:
-    body = msgspec.json.encode(content)
-    return Response(body, status, {"cache-control": "no-store"}, media_type="application/json")
 
 
 def _asset(name: str) -> Response:
@@ -279,20 +226,3 @@ def _asset(name: str) -> Response:
         raise Refusal("not_found", f"there is no {name}")
     content, media_type = found
     return Response(content, media_type=media_type)
-
-
-def _error(request: Request, refusal: Refusal) -> Response:
-    return _json(refusal.body(request.scope["state"]["request_id"]), status=refusal.status)
-
-
-async def _refused(request: Request, refusal: Refusal) -> Response:
-    return _error(request, refusal)
-
-
-async def _storage_failed(request: Request, error: StorageError) -> Response:
-    return _error(request, Refusal("unavailable", str(error)))
-
-
-async def _http_failed(request: Request, error: HTTPException) -> Response:
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
-    return _error(request, Refusal(code, f"{request.method} {request.url.path}: {error.detail}"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from oqtod.accounts.invites import Invite
+from oqtod.accounts.keys import ApiKey
 from oqtod.accounts.users import User
 from oqtod.sessions.context import Gateway
 from oqtod.sessions.model import Session
@@ -28,6 +30,36 @@ def user(user: User) -> dict[str, object]:
         "is_active": user.is_active,
         "created_at": user.created_at,
         "last_login_at": user.last_login_at,
+    }
+
+
+def api_key(key: ApiKey) -> dict[str, object]:
+    """Return an API key, without its text."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "key_prefix": key.key_prefix,
+        "scopes": key.scopes,
+        "last_used_at": key.last_used_at,
+        "expires_at": key.expires_at,
+        "created_at": key.created_at,
+        "revoked_at": key.revoked_at,
+    }
+
+
+def invite(invite: Invite, *, code: str | None = None) -> dict[str, object]:
+    """Return an invite; once it is made, only the beginning of its code is known."""
+    return {
+        "id": invite.id,
+        "code": code or f"{invite.code_prefix}…",
+        "created_by": invite.created_by,
+        "uses_remaining": invite.uses_remaining,
+        "max_uses": invite.max_uses,
+        "expires_at": invite.expires_at,
+        "created_at": invite.created_at,
+        "is_valid": invite.is_valid,
+        "revoked_at": invite.revoked_at,
+        "note": invite.note,
     }
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import click
 import trio
 
-from oqtod.accounts.authenticator import Authenticator
-from oqtod.accounts.origins import Origins
-from oqtod.accounts.tokens import Tokens
-from oqtod.accounts.users import Users, hash_password
+from oqtod.accounts import passwords
+from oqtod.accounts.assembly import assemble
+from oqtod.accounts.users import UserConflict
 from oqtod.api.application import Api
 from oqtod.commands.exits import FAILED, REFUSED, configuration_or_exit, configuration_or_none
 from oqtod.config import Config, DevUser, Loaded
+from oqtod.gateway.forwarded import TrustedProxies
 from oqtod.gateway.front import Front
 from oqtod.gateway.listening import PortTaken, listen
 from oqtod.gateway.proxy import Proxy
@@ -37,6 +37,7 @@ from oqtod.sessions.records import Records
 from oqtod.sessions.recovery import Recovery
 from oqtod.store.database import Database, StorageError, open_database
 from oqtod.telemetry import logs
+from oqtod.telemetry.audit import Audit
 from oqtod.telemetry.readiness import Readiness
 
 log = logging.getLogger("oqtod.gateway")
@@ -70,6 +71,10 @@ def serve(path: Path | None, host: str | None, port: int | None, is_personal: bo
     try:
         with open_database(Path(loaded.database_path)) as database:
             trio.run(_run, loaded, database, path, overrides)
+    except* UserConflict as conflicts:
+        for conflict in conflicts.exceptions:
+            log.error("%s", conflict)
+        sys.exit(REFUSED)
     except* (StorageError, PortTaken) as group:
         for error in group.exceptions:
             log.error("%s", error)
@@ -79,11 +84,10 @@ def serve(path: Path | None, host: str | None, port: int | None, is_personal: bo
 async def _run(loaded: Loaded, database: Database, path: Path | None, overrides: dict[str, object]) -> None:
     config, readiness = loaded.config, Readiness()
     listeners = await listen(config.server.host, config.server.port)
-    users = Users(database)
+    accounts = assemble(config, database)
     dev_users, login = _dev_users(config)
-    await users.set_from_config(dev_users if config.auth.dev_mode else [])
-    tokens = Tokens(config.auth.jwt_secret or secrets.token_urlsafe(48), database)
-    origins = Origins(config.auth.allowed_origins or [], dev_mode=config.auth.dev_mode)
+    await accounts.users.set_from_config(dev_users if config.auth.dev_mode else [])
+    audit = _audit(config)
     async with trio.open_nursery() as lasting:
         directory = await _directory(config, lasting)
         records = Records(
@@ -92,10 +96,11 @@ async def _run(loaded: Loaded, database: Database, path: Path | None, overrides:
         runners, activity = Runners(directory, config, lasting), Activity(records)
         sessions = Lifecycle(records, runners, activity, config)
         recovery, reaper = Recovery(sessions), Reaper(sessions)
-        authenticator, departures = Authenticator(users, tokens, origins), Departures(database, sessions)
-        gateway = Gateway(config, users, tokens, authenticator, sessions, reaper, departures)
+        departures = Departures(database, sessions)
+        gateway = Gateway(config, database, accounts, sessions, reaper, departures, audit)
         await recovery.reconcile()
-        front = Front(Api(gateway, _frontend(config)).application(), Proxy(gateway))
+        proxies = TrustedProxies(config.server.trusted_proxies)
+        front = Front(Api(gateway, _frontend(config)).application(), Proxy(gateway), proxies)
         async with trio.open_nursery() as serving:
             serving.start_soon(readiness.keep_alive)
             serving.start_soon(front.serve, listeners)
@@ -103,6 +108,8 @@ async def _run(loaded: Loaded, database: Database, path: Path | None, overrides:
             serving.start_soon(departures.keep)
             serving.start_soon(reaper.keep)
             serving.start_soon(activity.keep)
+            serving.start_soon(accounts.keys.keep)
+            serving.start_soon(audit.keep)
             address = _url(listeners, config)
             readiness.ready(f"Serving {address}")
             log.info("serving %s", address)
@@ -110,9 +117,11 @@ async def _run(loaded: Loaded, database: Database, path: Path | None, overrides:
                 click.echo(
                     f"\n  oqtod is at  {address}\n  log in as    {login[0]}\n  password     {login[1]}\n"
                 )
-            await _signals(readiness, path, overrides, address)
+            await _signals(readiness, path, overrides, address, audit)
             readiness.stopping()
             serving.cancel_scope.cancel()
+        await accounts.keys.flush()
+        await audit.close()
         await activity.close()
         await recovery.shut_down()
         lasting.cancel_scope.cancel()
@@ -137,7 +146,7 @@ async def _directory(config: Config, nursery: trio.Nursery) -> RunnerDirectory:
 
 
 async def _signals(
-    readiness: Readiness, path: Path | None, overrides: dict[str, object], address: str
+    readiness: Readiness, path: Path | None, overrides: dict[str, object], address: str, audit: Audit
 ) -> None:
     """Return when we shall end; SIGHUP reads the configuration again."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -145,6 +154,7 @@ async def _signals(
             if number != signal.SIGHUP:
                 return
             readiness.reloading()
+            audit.reopen()
             reloaded = configuration_or_none(path, overrides)
             if reloaded is not None:
                 logs.start("oqtod-gateway", reloaded.config)
@@ -159,9 +169,14 @@ def _dev_users(config: Config) -> tuple[list[DevUser], tuple[str, str] | None]:
         return users, None
     name, password = getpass.getuser(), secrets.token_urlsafe(12)
     made = DevUser(
-        id=name, name=name, email=f"{name}@localhost", password_hash=hash_password(password), role="admin"
+        id=name, name=name, email=f"{name}@localhost", password_hash=passwords.hashed(password), role="admin"
     )
     return [made], (name, password)
+
+
+def _audit(config: Config) -> Audit:
+    file = config.logging.audit_file
+    return Audit(Path(file) if config.logging.audit_enabled and file is not None else None)
 
 
 def _frontend(config: Config) -> Path | None:

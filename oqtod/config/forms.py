@@ -1,5 +1,6 @@
 """The forms that a pattern alone explains badly: origins and URLs."""
 
+import ipaddress
 import re
 from typing import Final
 
@@ -38,6 +39,15 @@ def url_fault(text: str) -> str | None:
     if match is None:
         return "write http://host:port or https://host, with a path if need be, without ? and #"
     return None if _is_port(match[1]) else "the port must be from 1 to 65535"
+
+
+def network_fault(text: str) -> str | None:
+    """Say why `text` is no IP address or network, or return None."""
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def is_loopback(host: str) -> bool:

@@ -11,13 +11,15 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 from msgspec import Meta, Struct
 from msgspec.structs import fields
 
-Kind = Literal["value", "path", "account_path", "program", "socket_pattern", "secret", "url", "origins"]
+Kind = Literal[
+    "value", "path", "account_path", "program", "socket_pattern", "secret", "url", "origins", "networks"
+]
 """What is done with a value besides checking its type.
 
 ``path`` is expanded and made absolute; ``program`` likewise, but a bare name is looked up on PATH;
 ``account_path`` is filled in for each account later, so only what is the same for all accounts is expanded;
 ``socket_pattern`` is a path with ``{user}`` and ``{uid}``; ``secret`` takes ``env:NAME`` and is never shown;
-``url`` and ``origins`` are checked for their form.
+``url``, ``origins`` and ``networks`` are checked for their form.
 """
 
 

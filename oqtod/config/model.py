@@ -16,6 +16,7 @@ from .metadata import PathText, Section, UrlText, Word, key
 _ACCOUNT_PREFIX = r"^[a-z_][a-z0-9_]*$(?!\n)"
 _GROUP_NAME = r"^[a-z_][a-z0-9_-]*$(?!\n)"
 _HOST = r"^[A-Za-z0-9_.:%-]+$(?!\n)"
+_NETWORK = r"^[0-9a-fA-F.:]+(/[0-9]{1,3})?$(?!\n)"
 _LOGIN_SHELL = r"^/[^\s:]+$(?!\n)"  # a colon or newline would end the field in /etc/passwd
 _BCRYPT = r"^\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}$(?!\n)"
 
@@ -73,6 +74,15 @@ class Server(Section, frozen=True):
             example="/usr/share/oqto/frontend",
         ),
     ] = None
+    trusted_proxies: Annotated[
+        list[Annotated[str, Meta(max_length=64, pattern=_NETWORK)]],
+        key(
+            "Reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed",
+            kind="networks",
+            example=["127.0.0.1"],
+            allowed="IP addresses, or networks like 10.0.0.0/8",
+        ),
+    ] = field(default_factory=list)
 
 
 class Runtime(Section, frozen=True):
@@ -242,6 +252,15 @@ class Auth(Section, frozen=True):
     ] = None
     oidc_audience: Annotated[
         Word | None, key("OIDC audience/app ID", shown="(none)", example="your-app-id")
+    ] = None
+    oidc_client_secret: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=4096)] | None,
+        key(
+            "Secret of the app at the OIDC provider, where it wants one besides PKCE",
+            kind="secret",
+            shown="(none)",
+            example="env:OIDC_CLIENT_SECRET",
+        ),
     ] = None
     allowed_origins: Annotated[
         list[UrlText] | None,

@@ -10,16 +10,12 @@ from .keys import Key
 
 UNBUILT: Final[dict[str, str]] = {
     "profile": "profiles",
-    "logging.audit_enabled": "the audit log",
-    "logging.audit_file": "the audit log",
     "server.admin_socket_path": "the admin socket",
     "container.*": "sessions in containers",
     "runner.pi_sessions_dir": "the agent",
     "runner.memories_dir": "the agent",
     "agent_browser.*": "the browser in a session",
     "eavs.*": "EAVS",
-    "auth.oidc_issuer": "login with OIDC",
-    "auth.oidc_audience": "login with OIDC",
     "templates.*": "project templates",
     "onboarding_templates.*": "onboarding templates",
     "feedback.*": "feedback",
@@ -30,7 +26,6 @@ UNBUILT: Final[dict[str, str]] = {
 ALSO_ACCEPTED: Final[dict[str, object]] = {
     "eavs.enabled": False,  # what isn't there can be switched off
     "eavs.container_url": "http://host.containers.internal:41800",
-    "logging.audit_file": "$XDG_STATE_HOME/oqto/audit.log.jsonl",
 }
 """Values besides the default: those of the reference's full example, and those that mean the default."""
 

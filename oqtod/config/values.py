@@ -7,7 +7,7 @@ from typing import Final, cast
 import msgspec
 
 from .expansion import CannotExpand, absolute, expand, expand_shared
-from .forms import origin_fault, url_fault
+from .forms import network_fault, origin_fault, url_fault
 from .keys import Key, dev_user_keys
 from .problems import Problem, closest, describe, quote, type_of
 
@@ -104,6 +104,8 @@ def _malformed(key: Key, value: object) -> list[tuple[object, str]]:
         check = origin_fault
     elif key.kind == "url":
         check = url_fault
+    elif key.kind == "networks":
+        check = network_fault
     else:
         return []
     items = value if isinstance(value, list) else [value]

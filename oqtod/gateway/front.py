@@ -13,6 +13,7 @@ import h11
 import trio
 
 from oqtod.errors import Refusal
+from oqtod.gateway.forwarded import TrustedProxies
 from oqtod.gateway.proxy import Proxy
 from oqtod.store.database import StorageError
 
@@ -45,9 +46,10 @@ _PAGE_POLICY = (
 class Front:
     """Serves connections. `application` is ASGI; `proxy` takes what belongs to a session's service."""
 
-    def __init__(self, application: Application, proxy: Proxy) -> None:
+    def __init__(self, application: Application, proxy: Proxy, trusted: TrustedProxies) -> None:
         self._application = application
         self._proxy = proxy
+        self._trusted = trusted
 
     async def serve(self, listeners: list[trio.SocketListener]) -> None:
         """Accept connections for ever."""
@@ -55,7 +57,7 @@ class Front:
 
         async def handle(stream: trio.SocketStream) -> None:
             async with slots:
-                await Connection(stream, self._application, self._proxy).run()
+                await Connection(stream, self._application, self._proxy, self._trusted).run()
 
         await trio.serve_listeners(handle, listeners)
 
@@ -63,12 +65,22 @@ class Front:
 class Connection:
     """One client connection, and the requests on it one after another."""
 
-    def __init__(self, stream: trio.SocketStream, application: Application, proxy: Proxy) -> None:
+    def __init__(
+        self,
+        stream: trio.SocketStream,
+        application: Application,
+        proxy: Proxy,
+        trusted: TrustedProxies,
+    ) -> None:
         self.stream = stream
         self._application = application
         self._proxy = proxy
+        self._trusted = trusted
         self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
-        self.client = _address(stream)
+        self._peer = _address(stream)
+        self.client = self._peer
+        """Address and port that the present request comes from, behind the proxies that we trust."""
+        self.scheme: str | None = None
         self.request_id = ""
 
     async def run(self) -> None:
@@ -141,6 +153,9 @@ class Connection:
         return False
 
     async def _dispatch(self, request: h11.Request) -> bool:
+        headers = list(request.headers)
+        self.client = (self._trusted.client(self._peer[0], headers), self._peer[1])
+        self.scheme = self._trusted.scheme(self._peer[0], headers)
         try:
             target = self._proxy.target(request)
             if target is not None:
@@ -177,6 +192,7 @@ class Connection:
             "root_path": "",
             "headers": list(request.headers),
             "client": self.client,
+            "forwarded_scheme": self.scheme,
             "server": None,
             "state": {"request_id": self.request_id},
         }

@@ -16,6 +16,7 @@ import trio
 from oqtod.accounts.authenticator import Asked
 from oqtod.errors import Refusal
 from oqtod.gateway.keystrokes import Keystrokes
+from oqtod.gateway.visit import Visit
 from oqtod.sessions import ports
 from oqtod.sessions.context import Gateway
 from oqtod.sessions.model import Session
@@ -94,8 +95,9 @@ class Proxy:
     async def forward(self, client: Connection, request: h11.Request, target: Target) -> None:
         """Send a request to its service, and the response back. Raises Refusal."""
         asked = Asked.of(request.method.decode(), target.query, request.headers)
-        self._gateway.authenticator.check_host(asked)
-        principal = self._gateway.authenticator.authenticate(asked)
+        path = unquote_to_bytes(target.prefix + target.path).decode("utf-8", "replace")
+        visit = Visit(self._gateway, client.request_id, client.client[0], asked.method, path, target.session)
+        principal = await visit.admit(asked)
         sessions = self._gateway.sessions
         session = sessions.records.find(principal.user.id, target.session)
         if target.service is not None:
@@ -104,10 +106,12 @@ class Proxy:
             connected = await sessions.open_port(session, _port_of(session, target))
         note = partial(sessions.activity.note, session.id)
         async with _stream(connected) as service:
-            if _is_upgrade(request):
-                await _upgrade(client, service, request, target, note)
-            else:
-                await _exchange(client, service, request, target, note)
+            with self._gateway.accounts.connections.held(principal):
+                if _is_upgrade(request):
+                    with visit.websocket(principal):
+                        await _upgrade(client, service, request, target, note)
+                else:
+                    await _exchange(client, service, request, target, note)
 
 
 def _port_of(session: Session, target: Target) -> int:
@@ -142,7 +146,7 @@ def _request_head(client: Connection, request: h11.Request, target: Target, extr
     forwarded = [
         (b"x-forwarded-for", client.client[0].encode()),
         (b"x-forwarded-host", host),
-        (b"x-forwarded-proto", b"http"),
+        (b"x-forwarded-proto", (client.scheme or "http").encode()),
         (b"x-forwarded-prefix", target.prefix),
     ]
     query = b"&".join(x for x in target.query.split(b"&") if _query_name(x) not in (b"token", b"ticket"))

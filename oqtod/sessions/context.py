@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from oqtod.accounts.authenticator import Authenticator
-from oqtod.accounts.tokens import Tokens
-from oqtod.accounts.users import Users
+from oqtod.accounts.assembly import Accounts
 from oqtod.config import Config
 from oqtod.sessions.departure import Departures
 from oqtod.sessions.lifecycle import Lifecycle
 from oqtod.sessions.reaper import Reaper
+from oqtod.store.database import Database
+from oqtod.telemetry.audit import Audit
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +18,9 @@ class Gateway:
     """Everything that answering a request can need."""
 
     config: Config
-    users: Users
-    tokens: Tokens
-    authenticator: Authenticator
+    database: Database
+    accounts: Accounts
     sessions: Lifecycle
     reaper: Reaper
     departures: Departures
+    audit: Audit

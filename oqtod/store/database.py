@@ -126,8 +126,13 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     done: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if done > len(scripts):
         raise StorageError(f"the database {path} was made by a newer oqtod: install that version again")
+    # A table that others refer to can only be remade with foreign keys off: sqlite.org/lang_altertable.html.
+    connection.execute("PRAGMA foreign_keys = OFF")
     for number, script in enumerate(scripts[done:], start=done + 1):
         connection.executescript(f"BEGIN;\n{script.read_text()}\nPRAGMA user_version = {number};\nCOMMIT;")
+    if connection.execute("PRAGMA foreign_key_check").fetchone() is not None:
+        raise StorageError(f"the database {path} refers to rows that aren't there: restore it from a backup")
+    connection.execute("PRAGMA foreign_keys = ON")
 
 
 @contextmanager

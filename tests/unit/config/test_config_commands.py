@@ -18,6 +18,7 @@ from oqtod.config.problems import ConfigRefused
 from oqtod.config.template import default_file
 
 SECRET = "correct-horse-battery-staple-0123456789"
+SECRETS = ("AUTH_JWT_SECRET", "EAVS_MASTER_KEY", "OIDC_CLIENT_SECRET")
 HASH = "$2b$12$" + "a" * 53
 FILE = f"""
 [server]
@@ -174,7 +175,7 @@ def test_every_line_of_init_can_be_uncommented(tmp_path: Path) -> None:
             assert name in value, path
             value = value[name]
     with pytest.raises(ConfigRefused) as caught:
-        load(file, environ={"HOME": "/h", "AUTH_JWT_SECRET": SECRET, "EAVS_MASTER_KEY": SECRET})
+        load(file, environ={"HOME": "/h"} | dict.fromkeys(SECRETS, SECRET))
     assert all(problem.message.startswith("not built yet") for problem in caught.value.problems)
 
 

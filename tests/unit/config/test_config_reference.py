@@ -20,6 +20,8 @@ OURS = {
     "server.host",
     "server.port",
     "server.frontend_dir",
+    "server.trusted_proxies",
+    "auth.oidc_client_secret",
     "limits.memory_max",
     "limits.tasks_max",
     "limits.cpu_quota",

@@ -1,0 +1,126 @@
+"""/api/admin/sessions, /stats and /metrics: what runs on the host, and how the host is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import msgspec
+import psutil
+import trio
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from oqtod import __version__
+from oqtod.api import views
+from oqtod.api.admin_users import counted
+from oqtod.api.requests import json, note
+from oqtod.clock import now
+from oqtod.errors import Refusal
+from oqtod.sessions.context import Gateway
+from oqtod.sessions.model import STATUSES, Session
+
+METRICS_INTERVAL = 2.0
+"""Seconds between two snapshots of the host."""
+
+
+class AdminHost:
+    """The endpoints. The gate has seen to it that an administrator asks."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        one = "/api/admin/sessions/{key}"
+        return [
+            Route("/api/admin/sessions", self.list_sessions, methods=["GET"]),
+            Route(one, self.get, methods=["GET"]),
+            Route(one, self.stop, methods=["DELETE"]),
+            Route(f"{one}/stop", self.stop, methods=["POST"]),
+            Route(f"{one}/resume", self.resume, methods=["POST"]),
+            Route("/api/admin/stats", self.stats, methods=["GET"]),
+            Route("/api/admin/metrics", self.metrics, methods=["GET"]),
+        ]
+
+    async def list_sessions(self, request: Request) -> Response:
+        """List everybody's sessions, newest first; `?user=` and `?status=` pick some."""
+        query = request.query_params
+        wanted = self._gateway.accounts.users.named(query["user"]).id if "user" in query else None
+        sessions = [
+            session
+            for session in self._all()
+            if wanted in (None, session.user_id) and query.get("status") in (None, session.status)
+        ]
+        return json([self._view(session) for session in sessions])
+
+    async def get(self, request: Request) -> Response:
+        """Return anybody's session."""
+        return json(self._view(self._session(request)))
+
+    async def stop(self, request: Request) -> Response:
+        """Stop anybody's session."""
+        session = self._session(request)
+        note(request, detail=f"of {session.user_id}")
+        await self._gateway.sessions.stop(session, reason="stopped by an administrator")
+        return Response(status_code=204)
+
+    async def resume(self, request: Request) -> Response:
+        """Start anybody's stopped session again."""
+        session = self._session(request)
+        note(request, detail=f"of {session.user_id}")
+        return json(self._view(await self._gateway.sessions.resume(session)))
+
+    async def stats(self, request: Request) -> Response:
+        """Count users and sessions."""
+        by_status = Counter(session.status for session in self._all())
+        return json(
+            {
+                "version": __version__,
+                "users": counted(self._gateway.accounts.users.all()),
+                "sessions": {status: by_status[status] for status in STATUSES},
+                "audit": self._gateway.audit.trouble or "ok",
+            }
+        )
+
+    async def metrics(self, request: Request) -> Response:
+        """Stream snapshots of the host as server-sent events."""
+        headers = {"cache-control": "no-store"}
+        return StreamingResponse(self._snapshots(), media_type="text/event-stream", headers=headers)
+
+    async def _snapshots(self) -> AsyncIterator[bytes]:
+        psutil.cpu_percent()  # counts from here
+        while True:
+            memory = psutil.virtual_memory()
+            snapshot: dict[str, object] = {
+                "timestamp": now(),
+                "host": {
+                    "cpu_percent": psutil.cpu_percent(),
+                    "mem_total_bytes": memory.total,
+                    "mem_used_bytes": memory.used,
+                    "mem_available_bytes": memory.available,
+                },
+                "containers": [],
+                "sessions": Counter(session.status for session in self._gateway.sessions.records.live()),
+                "error": None,
+            }
+            yield b"data: %s\n\n" % msgspec.json.encode(snapshot)
+            await trio.sleep(METRICS_INTERVAL)
+
+    def _all(self) -> list[Session]:
+        records = self._gateway.sessions.records
+        found = [
+            session for user in self._gateway.accounts.users.all() for session in records.of_user(user.id)
+        ]
+        return sorted(found, key=lambda session: session.created_at, reverse=True)
+
+    def _session(self, request: Request) -> Session:
+        key = request.path_params["key"]
+        for session in self._all():
+            if key in (session.id, session.readable_id):
+                return session
+        raise Refusal("not_found", f"there is no session {key}")
+
+    def _view(self, session: Session) -> dict[str, object]:
+        return views.session(session, self._gateway, None)

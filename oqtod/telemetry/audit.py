@@ -1,0 +1,242 @@
+"""The audit log: who did what, one JSON object a line, appended and never changed.
+
+Lines wait in memory and are written by a thread, in order and whole: a slow disk holds nobody up, and what a
+failing one refuses is tried again. What doesn't fit into memory any more is counted, and the count is written
+when the disk is back.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import trio
+
+from oqtod.clock import now
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 50_000
+"""Lines that wait while the disk fails."""
+
+SLOW = 5.0
+"""Seconds after which a write that isn't done makes the log unwell."""
+
+_BATCH = 1000
+_PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_CLOSING = 5.0
+
+Outcome = Literal["success", "failure", "denied"]
+
+EVENTS = {
+    "auth.login": "somebody logged in, or failed to",
+    "auth.logout": "a token was given back",
+    "auth.register": "somebody became a user with an invite code, or failed to",
+    "auth.password_change": "a user changed the password, or failed to",
+    "auth.ticket": "a ticket for a WebSocket was given out",
+    "auth.oidc_login": "somebody came back from the login provider",
+    "account.update": "a user changed name, address or picture",
+    "key.create": "an API key was made",
+    "key.revoke": "an API key was revoked",
+    "user.create": "an administrator made a user",
+    "user.update": "an administrator changed a user: name, password, role",
+    "user.enable": "an administrator let a user in again",
+    "user.disable": "an administrator shut a user out",
+    "user.delete": "an administrator deleted a user",
+    "invite.create": "invite codes were made",
+    "invite.revoke": "an invite code was made void or deleted",
+    "session.create": "a session was made, or one that was there was asked for",
+    "session.resume": "a session was started again",
+    "session.stop": "a session was stopped",
+    "session.delete": "a session was forgotten",
+    "sandbox.refused": "a session did not start because its sandbox could not be set up",
+    "websocket.open": "a WebSocket to a session's service was opened",
+    "websocket.close": "it was closed",
+    "admin.request": "an administrator looked at something, or did what has no event of its own",
+    "request.denied": "a request without good credentials, or without the right ones, was refused",
+    "audit.lost": "lines were lost because the disk failed for too long; `detail` counts them",
+}
+"""Every event there is, and what it means."""
+
+
+class Actor(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who did it: `kind` is how they were known, `uid` that of a process at the admin socket."""
+
+    kind: Literal["anonymous", "token", "key", "oidc", "socket", "system"]
+    uid: int | None = None
+    ip: str | None = None
+
+
+class Line(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One event, as INTERFACES has it."""
+
+    timestamp: str = msgspec.field(default_factory=now)
+    event: str
+    outcome: Outcome
+    request_id: str
+    actor: Actor
+    user_id: str | None = None
+    method: str | None = None
+    path: str | None = None
+    status: int | None = None
+    duration_ms: float | None = None
+    session_id: str | None = None
+    detail: str | None = None
+
+
+class Audit:
+    """The audit log of one gateway. Without a path nothing is written."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._file: _File | None = _File(path) if path is not None else None
+        self._waiting: deque[bytes] = deque()
+        self._wake = trio.Event()
+        self._lost = 0
+        self._writing_since: float | None = None
+        self._error: str | None = None
+
+    def write(self, line: Line) -> None:
+        """Have a line written soon. Never fails and never waits."""
+        assert line.event in EVENTS, line.event
+        if self._file is None:
+            return
+        if len(self._waiting) >= MAX_WAITING:
+            self._lost += 1
+            return
+        # JSON has every control character escaped: nothing in a field can end a line.
+        self._waiting.append(msgspec.json.encode(line) + b"\n")
+        self._wake.set()
+
+    def reopen(self) -> None:
+        """Open the file anew before the next line. Without it a file that was moved away is noticed too."""
+        if self._file is not None:
+            self._file.stale = True
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the log, for people; None when lines are being written."""
+        if self._lost:
+            return f"{self._lost} lines were lost: {self._error or 'too many at once'}"
+        if self._error is not None:
+            return self._error
+        if self._writing_since is not None and trio.current_time() - self._writing_since > SLOW:
+            return (
+                f"the disk has not taken a line for {trio.current_time() - self._writing_since:.0f} seconds"
+            )
+        return None
+
+    async def keep(self) -> None:
+        """Write lines as they come. For ever."""
+        failures = 0
+        while True:
+            await self._wake.wait()
+            if await self._write_waiting():
+                failures = 0
+            else:
+                failures += 1
+                await trio.sleep(_PAUSES[min(failures, len(_PAUSES)) - 1])
+
+    async def close(self) -> None:
+        """Write what is waiting, in bounded time, and close the file."""
+        with trio.move_on_after(_CLOSING, shield=True):
+            while self._waiting and await self._write_waiting():
+                pass
+        if self._file is not None and not self._waiting:
+            self._file.close()
+
+    async def _write_waiting(self) -> bool:
+        """Write a batch; say whether that worked."""
+        assert self._file is not None
+        batch = [self._waiting[i] for i in range(min(_BATCH, len(self._waiting)))]
+        lost = self._lost
+        if lost:
+            batch.append(msgspec.json.encode(_lost_line(lost)) + b"\n")
+        self._writing_since = trio.current_time()
+        try:
+            # A disk that hangs must not hold up our end: the thread is left behind then.
+            await trio.to_thread.run_sync(self._file.append, b"".join(batch), abandon_on_cancel=True)
+        except OSError as error:
+            message = f"the audit log {self._path} can't be written: {error.strerror}"
+            if message != self._error:
+                log.error("%s", message)
+            self._error = message
+            return False
+        finally:
+            self._writing_since = None
+        if self._error is not None:
+            log.info("the audit log is being written again")
+        self._error = None
+        self._lost -= lost
+        for _ in range(len(batch) - bool(lost)):
+            self._waiting.popleft()
+        if not self._waiting:
+            self._wake = trio.Event()
+        return True
+
+
+def _lost_line(count: int) -> Line:
+    detail = f"{count} lines"
+    return Line(event="audit.lost", outcome="failure", request_id="", actor=Actor("system"), detail=detail)
+
+
+class _File:
+    """The file, opened when it is needed: appended to, 0600, whole lines only. One thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+        self.stale = False
+
+    def append(self, data: bytes) -> None:
+        """Append lines, all of them or none. Raises OSError."""
+        descriptor = self._current()
+        before = os.fstat(descriptor).st_size
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(descriptor, view) :]
+        except OSError:
+            if len(view) < len(data):
+                os.ftruncate(descriptor, before)
+            raise
+
+    def close(self) -> None:
+        """Close it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _current(self) -> int:
+        """Return a descriptor of the file that is at the path now."""
+        if self._descriptor is not None and (self.stale or not self._is_in_place(self._descriptor)):
+            self.close()
+        self.stale = False
+        if self._descriptor is None:
+            self._descriptor = self._opened()
+        return self._descriptor
+
+    def _opened(self) -> int:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(self._path, flags, 0o600)
+        try:
+            os.fchmod(descriptor, 0o600)
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                os.write(descriptor, b"\n")  # whoever wrote before us was killed in the middle of a line
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _is_in_place(self, descriptor: int) -> bool:
+        try:
+            there, ours = self._path.stat(), os.fstat(descriptor)
+        except FileNotFoundError:
+            return False
+        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
