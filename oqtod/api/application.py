@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from oqtod import __version__
 from oqtod.accounts.principal import Principal
 from oqtod.accounts.users import User
 from oqtod.api import events, requests, views
@@ -23,6 +22,7 @@ from oqtod.api.admin_invites import AdminInvites
 from oqtod.api.admin_users import AdminUsers
 from oqtod.api.auth import Auth
 from oqtod.api.gate import Gate
+from oqtod.api.health import Health
 from oqtod.api.requests import body, json, principal_of
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
@@ -56,7 +56,7 @@ class Api:
     def application(self) -> Gate:
         """Return the ASGI application."""
         routes = [
-            Route("/api/health", self.health, methods=["GET"]),
+            *Health(self._gateway).routes(),
             Route("/api/features", self.features, methods=["GET"]),
             *Auth(self._gateway).routes(),
             *Account(self._gateway).routes(),
@@ -85,10 +85,6 @@ class Api:
         }
         application = Starlette(routes=[*routes, page], exception_handlers=handlers)  # type: ignore[arg-type]  # its handlers' type is narrower than what it calls
         return Gate(self._gateway, application, routes)
-
-    async def health(self, request: Request) -> Response:
-        """Say that we are there."""
-        return json({"status": "ok", "version": __version__})
 
     async def features(self, request: Request) -> Response:
         """Say what the web UI can count on."""

@@ -121,7 +121,7 @@ class Gate:
         try:
             principal = state["principal"] if trusted else await authenticator.authenticate(asked)
         except Refusal as refusal:
-            if refusal.code == "unauthorized" and not self._is_route(scope):
+            if refusal.code == "unauthorized" and need.level != "admin" and not self._is_route(scope):
                 raise Refusal("not_found", f"there is nothing at {path}") from refusal
             raise
         state["principal"] = principal

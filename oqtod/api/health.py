@@ -1,0 +1,79 @@
+"""/api/health: that we are there, and with `?deep=1` whether what we need is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from oqtod import __version__
+from oqtod.api.requests import json
+from oqtod.sessions.context import Gateway
+from oqtod.store.database import StorageError
+from oqtod.supervisor import messages
+
+_TIMEOUT = 2.0
+_FREE_BYTES = 64 * 1024 * 1024
+"""Less space than this for the database is trouble to come."""
+
+
+class Health:
+    """The endpoint."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def routes(self) -> list[Route]:
+        """Return the route."""
+        return [Route("/api/health", self.health, methods=["GET"])]
+
+    async def health(self, request: Request) -> Response:
+        """Say that we are there; `status` is `degraded` when something that was looked at is not well."""
+        answer: dict[str, object] = {"status": "ok", "version": __version__}
+        if request.query_params.get("deep", "0") not in ("1", "true", "yes"):
+            return json(answer)
+        checks = {
+            "database": self._database(),
+            "disk": self._disk(),
+            "audit": "the audit log can't be written" if self._gateway.audit.trouble else None,
+        }
+        if not self._gateway.config.local.single_user:
+            checks["supervisor"] = await self._supervisor()
+        answer["checks"] = {
+            name: {"status": "ok"} if trouble is None else {"status": "failed", "error": trouble}
+            for name, trouble in checks.items()
+        }
+        if any(checks.values()):
+            answer["status"] = "degraded"
+        return json(answer)
+
+    def _database(self) -> str | None:
+        try:
+            self._gateway.database.row("SELECT 1 FROM users LIMIT 1")
+        except StorageError:
+            return "the database can't be read"
+        return None
+
+    def _disk(self) -> str | None:
+        folder = self._gateway.database.path.parent
+        try:
+            free = shutil.disk_usage(folder).free
+        except OSError:
+            return "the folder of the database can't be looked at"
+        if not os.access(folder, os.W_OK):
+            return "the folder of the database can't be written"
+        return None if free >= _FREE_BYTES else f"{free // 1024**2} MB are free for the database"
+
+    async def _supervisor(self) -> str | None:
+        try:
+            with trio.fail_after(_TIMEOUT):
+                stream = await trio.open_unix_socket(messages.SOCKET)
+        except (OSError, trio.TooSlowError):
+            return "the supervisor can't be reached"
+        with trio.move_on_after(_TIMEOUT):
+            await stream.aclose()
+        return None
