@@ -10,6 +10,7 @@ import grp
 import logging
 import os
 import pwd
+import re
 import shutil
 import signal
 from itertools import islice
@@ -31,6 +32,7 @@ _TIMEOUT = 60.0
 _NAME_ATTEMPTS = 100
 _KILL_ROUNDS = 50
 _HOMES = Path("/home")
+_FILES = [Path("/etc", name) for name in ("shadow", "group", "gshadow", "subuid", "subgid")]
 
 
 class AccountTable:
@@ -118,6 +120,12 @@ class AccountTable:
             await self._run("userdel", *(["--remove"] if row.remove_home else []), "--", row.name)
         if _group_exists(row.name) and grp.getgrnam(row.name).gr_gid == row.uid:
             await self._run("groupdel", "--", row.name)
+        if _has_traces(row.name):
+            # userdel was killed between two of its files: what is whole again can be removed whole.
+            await self._shared_group()
+            identity = ["--uid", str(row.uid), "--gid", self._settings.group, "--no-user-group"]
+            await self._run("useradd", *identity, "--no-create-home", "--", row.name)
+            await self._run("userdel", "--", row.name)
         if row.remove_home:
             await _remove_home(row)
         self._registry.put(msgspec.structs.replace(row, state="deleted"))
@@ -167,6 +175,12 @@ def _group_exists(name: str) -> bool:
     except KeyError:
         return False
     return True
+
+
+def _has_traces(name: str) -> bool:
+    """Say whether a name stands in one of the files beside passwd(5)."""
+    found = re.compile(rf"(^|[:,]){re.escape(name)}($|[:,])", re.MULTILINE)
+    return any(found.search(file.read_text()) for file in _FILES if file.exists())
 
 
 def _taken(number: int) -> bool:

@@ -151,43 +151,71 @@ def die_at_every_step(registry: Path, what: str, work: Work, check: Callable[[st
         clean_up(registry, what)
 
 
-def die_inside_useradd(registry: Path) -> None:
-    """Kill useradd itself as soon as each of its traces is there, and its caller with it."""
-    traces: dict[str, Callable[[str], bool]] = {
-        "its lock": lambda _: Path("/etc/passwd.lock").exists(),
-        "the passwd entry": lambda name: f"\n{name}:" in Path("/etc/passwd").read_text(),
-        "the shadow entry": lambda name: f"\n{name}:" in Path("/etc/shadow").read_text(),
-        "the home": lambda name: Path("/home", name).exists(),
-        "what is in the home": lambda name: Path("/home", name, ".bashrc").exists(),
-    }
-    for what, seen in traces.items():
-        child = start(registry, ensure)
-        name = "crash_alice"
-        while not seen(name):
-            if os.waitpid(child, os.WNOHANG) != (0, 0):
-                fault(f"{what} was never seen")
-                break
-        for pid in descendants(child):
-            os.kill(pid, signal.SIGKILL)
-        if Path(f"/proc/{child}").exists():
-            os.kill(child, signal.SIGKILL)
-            ended(child)
-        if ended(start(registry, ensure)) != 0:
-            fault(f"the next call failed, after useradd was killed at {what}")
-        check_whole(registry, f"useradd killed at {what}")
-        clean_up(registry, f"useradd killed at {what}")
-
-
-def descendants(pid: int) -> list[int]:
+def inode(path: str) -> int:
+    """Which file is at `path` now; 0 for none. Shadow's programs write a new one and rename it."""
     try:
-        children = [
-            int(child)
-            for task in Path(f"/proc/{pid}/task").iterdir()
-            for child in (task / "children").read_text().split()
-        ]
+        return Path(path).stat().st_ino
+    except FileNotFoundError:
+        return 0
+
+
+TRACES = [
+    f"/etc/{file}" for file in ("passwd", "shadow", "group", "gshadow", "subuid", "subgid", "passwd.lock")
+]
+
+
+def kill_inside(program: str, child: int, trace: str) -> None:
+    """Kill `program`, which `child` starts, as soon as `trace` is another file than before; and `child`."""
+    before = inode(trace)
+    victim = None
+    while victim is None:
+        if os.waitpid(child, os.WNOHANG) != (0, 0):
+            return  # quicker than us this time: nothing to repair
+        victim = next((pid for pid in children(child) if command(pid) == program), None)
+    os.kill(child, signal.SIGSTOP)  # it must not see how its program ends
+    while inode(trace) == before and command(victim) == program:
+        pass
+    os.kill(victim, signal.SIGKILL)
+    os.kill(child, signal.SIGKILL)
+    ended(child)
+
+
+def die_inside_programs(registry: Path) -> None:
+    """Kill useradd and userdel themselves, between any two of their files."""
+    for trace in [*TRACES, "/home/crash_alice", "/home/crash_alice/.bashrc"]:
+        what = f"useradd killed at {trace}"
+        kill_inside("useradd", start(registry, ensure), trace)
+        if ended(start(registry, ensure)) != 0:
+            fault(f"{what}: the next call failed")
+        check_whole(registry, what)
+        clean_up(registry, what)
+    remove = partial(delete, remove_home=True)
+    for trace in [*TRACES, "/home/crash_alice/.bashrc"]:
+        what = f"userdel killed at {trace}"
+        ended(start(registry, ensure))
+        for number in range(500):
+            Path(f"/home/crash_alice/{number}").touch()
+        kill_inside("userdel", start(registry, remove), trace)
+        if ended(start(registry, remove)) != 0:
+            fault(f"{what}: the next call failed")
+        check_gone(registry, what, home_stays=False)
+
+
+def children(pid: int) -> list[int]:
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
         return []
-    return [x for child in children for x in (child, *descendants(child))]
+
+
+def command(pid: int) -> str:
+    """The name of a process that runs; none of one that has ended and is not yet waited for."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return "" if "\nState:\tZ" in status else status.partition("\n")[0].removeprefix("Name:").strip()
 
 
 def main() -> None:
@@ -201,7 +229,7 @@ def main() -> None:
                 partial(delete, remove_home=remove_home),
                 partial(check_gone, registry, home_stays=not remove_home),
             )
-        die_inside_useradd(registry)
+        die_inside_programs(registry)
         uids = [row.uid for row in Registry(registry).rows]
         if len(set(uids)) != len(uids) or len(uids) < 20:
             fault(f"uids were given twice, or too few: {uids}")

@@ -17,6 +17,7 @@ from trio.testing import MockClock
 
 from oqtod.errors import Refusal
 from oqtod.gateway import front
+from oqtod.gateway.forwarded import TrustedProxies
 from oqtod.gateway.front import Connection, Front
 from oqtod.gateway.proxy import Proxy
 from oqtod.store.database import StorageFull
@@ -61,7 +62,7 @@ async def connected() -> AsyncIterator[trio.SocketStream]:
     """A client of a gateway on a TCP port of loopback."""
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Front(application, cast(Proxy, NoServices())).serve, listeners)
+        nursery.start_soon(Front(application, cast(Proxy, NoServices()), TrustedProxies([])).serve, listeners)
         async with await trio.testing.open_stream_to_socket_listener(listeners[0]) as stream:
             yield stream
         nursery.cancel_scope.cancel()
@@ -167,7 +168,9 @@ def test_whatever_is_said_the_connection_ends_in_order(said: bytes) -> None:
     async def say() -> bytes:
         ours, theirs = trio.socket.socketpair()
         async with trio.open_nursery() as nursery:
-            connection = Connection(trio.SocketStream(ours), application, cast(Proxy, NoServices()))
+            connection = Connection(
+                trio.SocketStream(ours), application, cast(Proxy, NoServices()), TrustedProxies([])
+            )
             nursery.start_soon(connection.run)
             stream = trio.SocketStream(theirs)
             async with stream:

@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from oqtod.gateway import proxy
+from oqtod.gateway.forwarded import TrustedProxies
 from oqtod.gateway.front import Connection
 from oqtod.gateway.proxy import RESPONSE_TIMEOUT, Proxy, Target
 
@@ -38,7 +39,7 @@ async def exchange() -> AsyncIterator[tuple[trio.SocketStream, trio.SocketStream
     client, front, back, service = streams
     one = cast(Proxy, OneService(back))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Connection(front, _nothing, one).run)
+        nursery.start_soon(Connection(front, _nothing, one, TrustedProxies([])).run)
         async with client, service:
             yield client, service
         nursery.cancel_scope.cancel()
