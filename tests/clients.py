@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -259,9 +260,10 @@ class Terminal:
         """Type `command` and return what it printed within `timeout` seconds, without the echo and colours.
 
         The marks around the output are computed by the shell, so the echo of what was typed isn't taken
-        for them.
+        for them; they are others each time, because a terminal shows what it showed before.
         """
-        self.type(f'echo "<"$((40+1))">"; {command}; echo "<"$((40+2))">"\n')
+        mark = secrets.randbelow(10**9)
+        self.type(f'echo "<"$(({mark}+1))">"; {command}; echo "<"$(({mark}+2))">"\n')
         seen = ""
         deadline = time.monotonic() + timeout
         while True:
@@ -271,7 +273,7 @@ class Terminal:
             if piece is None:
                 raise AssertionError(f"the terminal closed while waiting for {command!r}: {seen!r}")
             seen += piece.decode(errors="replace")
-            if found := re.search(r"<41>\r?\n(.*?)<42>", seen, re.DOTALL):
+            if found := re.search(rf"<{mark + 1}>\r?\n(.*?)<{mark + 2}>", seen, re.DOTALL):
                 plain = re.sub(r"\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07)", "", found[1])
                 return plain.replace("\r\n", "\n").strip()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 from oqtod.errors import Refusal
 
@@ -15,18 +17,41 @@ BLOCK = 3 + PREVIEW_PORTS
 """Consecutive ports of a session: agent, file server, terminal, then those for app previews."""
 
 _LAST = 65535
+_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+_TIME_WAIT = "06"
 _DUAL = socket.has_dualstack_ipv6()
 _FAMILY = socket.AF_INET6 if _DUAL else socket.AF_INET
 
 
-def is_bound(port: int) -> bool:
-    """Say whether somebody on this host uses a TCP port now, at any address: by trying to take it."""
-    try:
-        # Any address of both families, where there are two. What only lingers (TIME_WAIT) is no use.
-        with socket.create_server(("", port), family=_FAMILY, dualstack_ipv6=_DUAL, backlog=0):
-            return False
-    except OSError:
-        return True
+class Bound:
+    """Which TCP ports somebody on this host uses, at any address; for one search, at one moment."""
+
+    def __call__(self, port: int) -> bool:
+        """Say whether a port is in use: by trying to take it."""
+        try:
+            with socket.create_server(("", port), family=_FAMILY, dualstack_ipv6=_DUAL, backlog=0):
+                return False
+        except OSError:
+            return port not in self._lingering
+
+    @functools.cached_property
+    def _lingering(self) -> set[int]:
+        """The ports of connections that are over, and keep nobody away: TIME_WAIT in proc_net_tcp(5).
+
+        Many of them are ours when many sessions come and go, and they stay for a minute. Read only when a
+        port can't be taken: on a host with much memory the kernel takes milliseconds to write the table.
+        """
+        over: set[int] = set()
+        others: set[int] = set()
+        for table in _TABLES:
+            try:
+                lines = table.read_text().splitlines()[1:]
+            except FileNotFoundError:
+                continue  # a kernel without IPv6
+            for line in lines:
+                _, local, _, state, *_ = line.split()
+                (over if state == _TIME_WAIT else others).add(int(local.rpartition(":")[2], 16))
+        return over - others
 
 
 def preview_ports(base: int) -> range:
@@ -59,16 +84,17 @@ def take(
     *,
     block: int | None,
     stream: int | None,
-    in_use: Callable[[int], bool] = is_bound,
+    in_use: Callable[[int], bool] | None = None,
 ) -> tuple[int, int | None]:
     """Take a block and a stream port for a session, those that it had before where they are free.
 
     Runs inside the caller's transaction. Raises Refusal (unavailable) when a range is exhausted.
     """
+    is_bound = in_use or Bound()
     taken = {row[0] for row in connection.execute("SELECT port FROM ports")}
 
     def free(ports: range) -> bool:
-        return taken.isdisjoint(ports) and not any(map(in_use, ports))
+        return taken.isdisjoint(ports) and not any(map(is_bound, ports))
 
     had = [] if block is None else [range(block, block + BLOCK)]
     blocks = (range(x, x + BLOCK) for x in ranges.blocks())

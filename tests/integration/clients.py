@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import secrets
 import socket
 from dataclasses import dataclass, field
 from typing import Any
@@ -114,11 +115,13 @@ class Terminal:
         return self.output
 
     def ask(self, command: str) -> str:
-        """Run a command and return what it printed."""
+        """Run a command and return what it printed; a terminal may show first what it showed before."""
         self.output = b""
-        self.type(f"echo BE''GIN; {command}; echo EN''D\n")
-        text = self.until(b"END\r\n").decode()
-        return text.partition("BEGIN\r\n")[2].rpartition("END")[0].replace("\r\n", "\n").strip()
+        mark = secrets.token_hex(4)
+        self.type(f"echo BE''GIN{mark}; {command}; echo EN''D{mark}\n")
+        text = self.until(f"END{mark}\r\n".encode()).decode()
+        after = text.partition(f"BEGIN{mark}\r\n")[2]
+        return after.rpartition(f"END{mark}")[0].replace("\r\n", "\n").strip()
 
     def close(self) -> None:
         self._socket.close()
