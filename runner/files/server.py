@@ -1,216 +1,236 @@
-"""HTTP for one connection of oqto-files: requests read, answered from the tree, bodies streamed both ways."""
+"""What oqto-files does with each request: the routes of its interface."""
 
 from __future__ import annotations
 
-import json
-import mimetypes
 import os
-import re
-from email.utils import formatdate
 from typing import Any
-from urllib.parse import parse_qsl
 
 import h11
 import trio
 
-from runner.files.tree import STATUS, FileError, Tree, explained
+from runner.files import bodies, ranges, sockets, thumbnails
+from runner.files.asked import Asked
+from runner.files.errors import FileError, explained
+from runner.files.exchange import SAFE, Exchange, Headers, prepare
+from runner.files.listing import PAGE, Listing
+from runner.files.tree import Tree
 
-MAX_HEAD = 32 * 1024
-IDLE_TIMEOUT = 60.0
-_CHUNK = 256 * 1024
-_RANGE = re.compile(rb"bytes=(\d*)-(\d*)")
-_SAFE = [(b"x-content-type-options", b"nosniff"), (b"content-security-policy", b"sandbox")]
+_MAX_PAGE = 50_000
+_ROUTES = {
+    *(b"/health", b"/tree", b"/file", b"/mkdir", b"/rename"),
+    *(b"/download", b"/download-zip", b"/thumbnail", b"/ws/watch"),
+}
 
 
 class Connection:
     """One client."""
 
     def __init__(self, stream: trio.SocketStream, tree: Tree, *, max_upload: int) -> None:
-        self._stream = stream
+        self._exchange = Exchange(stream)
         self._tree = tree
         self._max_upload = max_upload
-        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        prepare(stream)
 
     async def run(self) -> None:
         """Serve until either side is done."""
+        exchange = self._exchange
         try:
-            while await self._one_request():
-                self._http.start_next_cycle()
-        except (trio.BrokenResourceError, trio.ClosedResourceError, h11.LocalProtocolError):
+            while (request := await exchange.next_request()) is not None:
+                try:
+                    await self._answer(request)
+                except OSError as error:
+                    await exchange.refuse(explained(error))
+                except FileError as error:
+                    await exchange.refuse(error)
+                if not exchange.can_go_on:
+                    break
+        except h11.RemoteProtocolError as error:
+            await self._refuse_garbage(error)
+        except (
+            trio.BrokenResourceError,
+            trio.ClosedResourceError,
+            trio.TooSlowError,
+            h11.LocalProtocolError,
+        ):
             pass  # the client went away
         finally:
-            with trio.move_on_after(1, shield=True):
-                await self._stream.aclose()
+            await exchange.close()
 
-    async def _one_request(self) -> bool:
+    async def _refuse_garbage(self, error: h11.RemoteProtocolError) -> None:
         try:
-            with trio.move_on_after(IDLE_TIMEOUT) as patience:
-                request = await self._receive()
-            if patience.cancelled_caught or not isinstance(request, h11.Request):
-                return False
-            try:
-                await self._answer(request)
-            except OSError as error:
-                raise explained(error) from error
-        except FileError as error:
-            await self._refuse(error.code, str(error))
-        except h11.RemoteProtocolError as error:
-            await self._refuse("INVALID_PATH", f"not a request: {error}")
-            return False
-        return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+            await self._exchange.refuse(FileError("BAD_REQUEST", f"not a request: {error}"))
+        except (
+            trio.BrokenResourceError,
+            trio.ClosedResourceError,
+            trio.TooSlowError,
+            h11.LocalProtocolError,
+        ):
+            pass  # it doesn't want to know
 
     async def _answer(self, request: h11.Request) -> None:
-        path, _, query = request.target.partition(b"?")
-        pairs = parse_qsl(
-            query.decode("latin-1"), keep_blank_values=True, encoding="utf-8", errors="surrogateescape"
-        )
-        asked = dict(pairs)
-        file = os.fsencode(asked.get("path", ""))
-        match request.method, path:
+        route, _, query = request.target.partition(b"?")
+        asked = Asked(request, query)
+        match request.method, route:
             case (b"GET" | b"HEAD", b"/health"):
-                await self._json({"status": "ok"})
-            case (b"GET", b"/tree"):
-                depth = int(asked["depth"]) if asked.get("depth", "").isdecimal() else 1
-                hidden = asked.get("show_hidden") in ("1", "true")
-                entries = await trio.to_thread.run_sync(
-                    lambda: self._tree.list(file, depth=depth, hidden=hidden)
-                )
-                await self._json(entries)
+                await self._exchange.json({"status": "ok"})
+            case (b"GET" | b"HEAD", b"/tree"):
+                await self._list(asked)
             case (b"GET" | b"HEAD", b"/file"):
-                await self._send_file(request, file)
+                await self._send_file(asked)
             case (b"PUT", b"/file"):
-                await self._receive_file(request, file, make=asked.get("mkdir") in ("1", "true"))
-            case (b"PUT", b"/mkdir"):
-                self._tree.make_folder(file)
-                await self._json({"success": True, "path": asked.get("path", "")})
+                await bodies.receive_raw(self._exchange, self._tree, asked, limit=self._max_upload)
+            case (b"POST", b"/file"):
+                await bodies.receive_form(self._exchange, self._tree, asked, limit=self._max_upload)
             case (b"DELETE", b"/file"):
-                await trio.to_thread.run_sync(self._tree.remove, file)
-                await self._json({"success": True, "path": asked.get("path", "")})
-            case (_, b"/health" | b"/tree" | b"/file" | b"/mkdir"):
-                raise FileError("METHOD_NOT_ALLOWED", "this is not done that way")
+                await self._remove(asked)
+            case (b"PUT" | b"POST", b"/mkdir"):
+                await trio.to_thread.run_sync(self._tree.make_folder, asked.path())
+                await self._done(asked.text("path"))
+            case (b"POST", b"/rename"):
+                await self._rename(asked)
+            case (b"GET" | b"HEAD", b"/download"):
+                await self._download(asked)
+            case (b"GET" | b"HEAD", b"/download-zip"):
+                await self._download_several(asked)
+            case (b"GET" | b"HEAD", b"/thumbnail"):
+                await self._thumbnail(asked)
+            case (b"GET", b"/ws/watch"):
+                await sockets.watch(self._exchange, self._tree, asked)
+            case (_, found) if found in _ROUTES:
+                raise FileError("METHOD_NOT_ALLOWED", f"{found.decode()} doesn't know that method")
             case _:
                 raise FileError("NOT_FOUND", "there is no such route")
 
-    async def _send_file(self, request: h11.Request, path: bytes) -> None:
+    async def _list(self, asked: Asked) -> None:
+        listing = Listing(
+            depth=asked.number("depth", 1, 1, 1000),
+            hidden=asked.flag("show_hidden"),
+            simple=asked.text("mode") == b"simple",
+            offset=asked.number("offset", 0, 0, 2**62),
+            limit=asked.number("limit", PAGE, 1, _MAX_PAGE),
+        )
+        path = asked.path(required=False).strip(b"/")
+
+        def look() -> list[dict[str, Any]]:
+            folder = self._tree.open_folder(path)
+            try:
+                return listing.of(folder, path)
+            finally:
+                os.close(folder)
+
+        entries = await trio.to_thread.run_sync(look)
+        headers = [(b"x-total-count", str(listing.total).encode())]
+        if listing.truncated:
+            headers.append((b"x-truncated", b"true"))
+            if listing.offset + len(entries) < listing.total:
+                headers.append((b"x-next-offset", str(listing.offset + len(entries)).encode()))
+        await self._exchange.json(entries, headers=headers)
+
+    async def _send_file(self, asked: Asked, *, attached: bool = False) -> None:
+        path = asked.path()
         descriptor = self._tree.open_file(path)
         try:
             status = os.fstat(descriptor)
-            etag = f'"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"'.encode()
-            headers = dict(request.headers)
-            common = [
-                (b"etag", etag),
-                (b"last-modified", formatdate(status.st_mtime, usegmt=True).encode()),
+            common: Headers = [
+                (b"etag", ranges.etag(status)),
+                (b"last-modified", ranges.last_modified(status)),
                 (b"accept-ranges", b"bytes"),
-                *_SAFE,
+                (b"cache-control", b"private, no-cache"),
+                *SAFE,
             ]
-            if etag in [x.strip() for x in headers.get(b"if-none-match", b"").split(b",")]:
-                await self._send(h11.Response(status_code=304, headers=common))
-                await self._send(h11.EndOfMessage())
+            if attached or asked.flag("download"):
+                common.append((b"content-disposition", bodies.disposition(path.rpartition(b"/")[2])))
+            if ranges.is_unchanged(asked.headers, status):
+                await self._exchange.respond(304, common)
                 return
-            asked = headers.get(b"range") if headers.get(b"if-range", etag) == etag else None
-            span = _span(asked, status.st_size)
-            if span is None:
-                unsatisfied = [
-                    (b"content-range", f"bytes */{status.st_size}".encode()),
-                    (b"content-length", b"0"),
-                ]
-                await self._send(h11.Response(status_code=416, headers=[*common, *unsatisfied]))
-                await self._send(h11.EndOfMessage())
+            wanted = asked.headers.get(b"range") if ranges.range_is_meant(asked.headers, status) else None
+            try:
+                spans = ranges.spans(wanted, status.st_size)
+            except ranges.Unsatisfiable:
+                whole = (b"content-range", f"bytes */{status.st_size}".encode())
+                await self._exchange.respond(416, [*common, whole])
                 return
-            start, end, partial = span
-            common += [(b"content-type", _media_type(path)), (b"content-length", str(end - start).encode())]
-            if partial:
-                common.append((b"content-range", f"bytes {start}-{end - 1}/{status.st_size}".encode()))
-            await self._send(h11.Response(status_code=206 if partial else 200, headers=common))
-            while start < end and request.method != b"HEAD":
-                chunk = await trio.to_thread.run_sync(os.pread, descriptor, min(_CHUNK, end - start), start)
-                if not chunk:
-                    raise trio.BrokenResourceError("the file became shorter while it was sent")
-                await self._send(h11.Data(data=chunk))
-                start += len(chunk)
-            await self._send(h11.EndOfMessage())
+            head_only = asked.method == b"HEAD"
+            await bodies.send_spans(
+                self._exchange,
+                descriptor,
+                status.st_size,
+                spans,
+                common,
+                bodies.media_type(path),
+                head_only=head_only,
+            )
         finally:
             os.close(descriptor)
 
-    async def _receive_file(self, request: h11.Request, path: bytes, *, make: bool) -> None:
-        announced = dict(request.headers).get(b"content-length", b"0")
-        self._check_size(int(announced))
-        upload = self._tree.upload(path, make=make)
+    async def _remove(self, asked: Asked) -> None:
+        path = asked.path()
+        if asked.conditional and not ranges.may_write(asked.headers, self._status(path)):
+            raise FileError("PRECONDITION_FAILED", "the file has changed since you read it")
+        await trio.to_thread.run_sync(self._tree.remove, path)
+        await self._done(asked.text("path"))
+
+    async def _rename(self, asked: Asked) -> None:
+        old, new = asked.path("old_path"), asked.path("new_path")
+        replace, make = asked.flag("overwrite"), asked.flag("mkdir")
+        await trio.to_thread.run_sync(lambda: self._tree.rename(old, new, replace=replace, make=make))
+        await self._done(asked.text("new_path"))
+
+    async def _download(self, asked: Asked) -> None:
+        path = asked.path(required=False)
         try:
-            received = 0
-            while not isinstance(event := await self._receive(), h11.EndOfMessage):
-                if not isinstance(event, h11.Data):
-                    raise trio.BrokenResourceError("the client went away in the middle of the file")
-                received += len(event.data)
-                self._check_size(received)
-                await trio.to_thread.run_sync(_write, upload.descriptor, bytes(event.data))
-            await trio.to_thread.run_sync(upload.finish)
+            os.close(self._tree.open_folder(path))
+        except FileError as error:
+            if error.code != "NOT_A_DIRECTORY":
+                raise
+            await self._send_file(asked, attached=True)
+            return
+        name = path.strip(b"/").rpartition(b"/")[2] or b"workspace"
+        await self._send_zip(asked, [path], name + b".zip")
+
+    async def _download_several(self, asked: Asked) -> None:
+        paths = [path for value in asked.every("paths") for path in value.split(b",") if path]
+        if not paths:
+            raise FileError("INVALID_PATH", "say which: paths=a,b or paths=a&paths=b")
+        for path in paths:
+            self._tree.status(path)
+        name = asked.text("name").rpartition(b"/")[2] or b"files"
+        await self._send_zip(asked, paths, name if name.endswith(b".zip") else name + b".zip")
+
+    async def _send_zip(self, asked: Asked, paths: list[bytes], name: bytes) -> None:
+        headers = bodies.zip_headers(name)
+        if asked.method == b"HEAD":
+            await self._exchange.send_raw(self._exchange.begin(200, headers))
+            await self._exchange.send(h11.EndOfMessage())
+            return
+        await bodies.send_zip(self._exchange, self._tree, paths, headers)
+
+    async def _thumbnail(self, asked: Asked) -> None:
+        size = asked.number("size", 256, thumbnails.SIZES.start, thumbnails.SIZES.stop - 1)
+        descriptor = self._tree.open_file(asked.path())
+        try:
+            status = os.fstat(descriptor)
+            headers: Headers = [
+                (b"etag", ranges.etag(status)[:-1] + f'-{size}"'.encode()),
+                (b"content-type", b"image/png"),
+                (b"cache-control", b"private, max-age=60"),
+                *SAFE,
+            ]
+            if asked.headers.get(b"if-none-match") == headers[0][1]:
+                await self._exchange.respond(304, headers)
+                return
+            picture = await thumbnails.make(descriptor, size)
+            await self._exchange.respond(200, headers, picture if asked.method != b"HEAD" else b"")
         finally:
-            upload.close()
-        await self._json({"success": True, "size": received})
+            os.close(descriptor)
 
-    def _check_size(self, size: int) -> None:
-        if size > self._max_upload:
-            raise FileError(
-                "FILE_TOO_LARGE", f"a file may have {self._max_upload} bytes; see server.max_upload_size_mb"
-            )
+    def _status(self, path: bytes) -> os.stat_result | None:
+        try:
+            return self._tree.status(path)
+        except FileError as error:
+            if error.code != "NOT_FOUND":
+                raise
+            return None
 
-    async def _refuse(self, code: str, message: str) -> None:
-        if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            await self._json({"error": message, "code": code}, status=STATUS[code])
-
-    async def _json(self, content: Any, *, status: int = 200) -> None:
-        body = json.dumps(content).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            *_SAFE,
-        ]
-        if self._http.their_state is h11.SEND_BODY and not await self._drained():
-            headers.append((b"connection", b"close"))
-        await self._send(h11.Response(status_code=status, headers=headers))
-        await self._send(h11.Data(data=body))
-        await self._send(h11.EndOfMessage())
-
-    async def _drained(self) -> bool:
-        """Take in the end of a body that nobody wants, if it is here already."""
-        return isinstance(self._http.next_event(), h11.EndOfMessage)
-
-    async def _receive(self) -> Any:
-        while True:
-            event = self._http.next_event()
-            if event is not h11.NEED_DATA:
-                return event
-            if self._http.they_are_waiting_for_100_continue:
-                await self._send(h11.InformationalResponse(status_code=100, headers=[]))
-            self._http.receive_data(await self._stream.receive_some(_CHUNK))
-
-    async def _send(self, event: Any) -> None:
-        data = self._http.send(event)
-        if data:
-            await self._stream.send_all(data)
-
-
-def _span(asked: bytes | None, size: int) -> tuple[int, int, bool] | None:
-    """Return start, end and whether that is a part, RFC 9110 section 14; None where it can't be satisfied."""
-    match = _RANGE.fullmatch(asked or b"")
-    if match is None or not (match[1] or match[2]):
-        return 0, size, False
-    if not match[1]:
-        start, end = max(0, size - int(match[2])), size
-    else:
-        start, end = int(match[1]), min(size, int(match[2]) + 1 if match[2] else size)
-    return (start, end, True) if start < end else None
-
-
-def _media_type(path: bytes) -> bytes:
-    kind, encoding = mimetypes.guess_type(os.fsdecode(path))
-    if kind is None or encoding is not None:
-        return b"application/octet-stream"
-    return f"{kind}; charset=utf-8".encode() if kind.startswith("text/") else kind.encode()
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+    async def _done(self, path: bytes) -> None:
+        await self._exchange.json({"success": True, "path": os.fsdecode(path)})

@@ -1,81 +1,22 @@
-"""What can be done with the files of one root: list, read, write, make, remove. Descriptors all the way."""
+"""What can be done with the files of one root: open, write, make, rename, remove. Descriptors all the way."""
 
 from __future__ import annotations
 
-import errno
 import os
-import secrets
 import stat
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from runner.files.beneath import open_beneath
+from runner.files.beneath import open_beneath, rename
+from runner.files.errors import FileError, explained
+from runner.files.uploads import Upload
 
-MAX_ENTRIES = 50_000
-MAX_DEPTH = 32
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-
-class FileError(Exception):
-    """A request that can't be done; `code` is one of the interface's."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-STATUS = {
-    "NOT_FOUND": 404,
-    "PATH_TRAVERSAL": 403,
-    "INVALID_PATH": 400,
-    "NOT_A_DIRECTORY": 400,
-    "NOT_A_FILE": 400,
-    "METHOD_NOT_ALLOWED": 405,
-    "FILE_TOO_LARGE": 413,
-    "IO_ERROR": 500,
-}
-
-_CODES = {
-    errno.ENOENT: "NOT_FOUND",
-    errno.EXDEV: "PATH_TRAVERSAL",
-    errno.ELOOP: "PATH_TRAVERSAL",
-    errno.EACCES: "PATH_TRAVERSAL",
-    errno.EPERM: "PATH_TRAVERSAL",
-    errno.ENOTDIR: "NOT_A_DIRECTORY",
-    errno.EISDIR: "NOT_A_FILE",
-    errno.EEXIST: "INVALID_PATH",
-    errno.ENAMETOOLONG: "INVALID_PATH",
-    errno.EINVAL: "INVALID_PATH",
-    errno.ENXIO: "NOT_A_FILE",
-}
-
-
-def explained(error: OSError) -> FileError:
-    """Return an operating system's error as one of ours."""
-    return FileError(_CODES.get(error.errno or 0, "IO_ERROR"), error.strerror or str(error))
-
-
-@dataclass(slots=True)
-class Upload:
-    """A file on its way in: a temporary file in the folder that it will stand in."""
-
-    folder: int
-    name: bytes
-    temporary: bytes
-    descriptor: int
-
-    def finish(self) -> None:
-        """Have it on the disk and in its place, whole."""
-        os.fsync(self.descriptor)
-        os.rename(self.temporary, self.name, src_dir_fd=self.folder, dst_dir_fd=self.folder)
-        self.temporary = b""
-
-    def close(self) -> None:
-        """Let go; what was not finished is removed."""
-        os.close(self.descriptor)
-        if self.temporary:
-            os.unlink(self.temporary, dir_fd=self.folder)
-        os.close(self.folder)
+MAX_PATH = 4096
+MAX_LINKS = 16
+"""Symbolic links that are followed one after another to what shall be written."""
 
 
 class Tree:
@@ -89,151 +30,158 @@ class Tree:
         os.close(self._root)
 
     def open_file(self, path: bytes) -> int:
-        """Return a descriptor of a regular file, without ever waiting for a FIFO."""
-        descriptor = self._open(path, os.O_RDONLY | os.O_NONBLOCK)
+        """Return a descriptor of a regular file, without ever waiting for a FIFO. Raises FileError."""
+        descriptor = self._open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise FileError("NOT_A_FILE", "that is not a file")
         return descriptor
 
-    def list(self, path: bytes, *, depth: int, hidden: bool) -> list[dict[str, Any]]:
-        """Return the entries of a folder, folders first, `depth` levels deep."""
-        folder = self._open(path, os.O_RDONLY | os.O_DIRECTORY)
+    def open_folder(self, path: bytes) -> int:
+        """Return a descriptor of a folder. Raises FileError."""
+        return self._open(path, os.O_RDONLY | os.O_DIRECTORY)
+
+    def status(self, path: bytes) -> os.stat_result:
+        """Return what is at a path, links followed. Raises FileError."""
+        descriptor = self._open(path, os.O_PATH)
         try:
-            budget = [MAX_ENTRIES]
-            return _entries(folder, _clean(path), min(depth, MAX_DEPTH), hidden, budget)
+            return os.fstat(descriptor)
         finally:
-            os.close(folder)
+            os.close(descriptor)
 
     def make_folder(self, path: bytes) -> None:
-        """Make a folder, and those above it; fine when it is there."""
-        os.close(self._folder(_clean(path), make=True))
+        """Make a folder, and those above it; fine when it is there. Raises FileError."""
+        os.close(self._made(clean(path)))
 
     def upload(self, path: bytes, *, make: bool) -> Upload:
-        """Begin to write a file."""
-        parent, _, name = _clean(path).rpartition(b"/")
-        if name in (b"", b".", b".."):
-            raise FileError("INVALID_PATH", "that is no name for a file")
-        folder = self._folder(parent, make=make)
-        try:
+        """Begin to write a file; with `make`, its folder too where it isn't. Raises FileError.
+
+        Where a link stands, what it leads to is written, if that is beneath the root.
+        """
+        for _ in range(MAX_LINKS):
+            parent, name = _split(path)
+            folder = self._made(parent) if make else self.open_folder(parent)
             try:
-                if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-                    raise FileError("NOT_A_FILE", "there is a folder of that name")
-            except FileNotFoundError:
-                pass  # a new file
-            temporary = b".oqto-upload-" + secrets.token_hex(8).encode()
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            return Upload(folder, name, temporary, os.open(temporary, flags, 0o666, dir_fd=folder))
-        except OSError as error:
+                target = os.readlink(name, dir_fd=folder)
+            except OSError:  # nothing there, or no link
+                with _explained():
+                    return Upload.begin(folder, name)
             os.close(folder)
-            raise explained(error) from error
-        except BaseException:
-            os.close(folder)
-            raise
+            if target.startswith(b"/"):
+                raise FileError("PATH_TRAVERSAL", "that path leads out of the workspace")
+            path = parent + b"/" + target
+        raise FileError("PATH_TRAVERSAL", "too many links lead to that path")
+
+    def rename(self, path: bytes, new_path: bytes, *, replace: bool, make: bool) -> None:
+        """Move a file, a link or a folder. Raises FileError; ALREADY_EXISTS where something is."""
+        (parent, name), (new_parent, new_name) = _split(path), _split(new_path)
+        source = self.open_folder(parent)
+        try:
+            target = self._made(new_parent) if make else self.open_folder(new_parent)
+            try:
+                with _explained():
+                    rename(source, name, target, new_name, replace=replace)
+            finally:
+                os.close(target)
+        finally:
+            os.close(source)
 
     def remove(self, path: bytes) -> None:
-        """Remove a file, a link (not what it points to), or a folder with all that is in it."""
-        parent, _, name = _clean(path).rpartition(b"/")
-        if name in (b"", b".", b".."):
-            raise FileError("INVALID_PATH", "the root can't be removed")
-        folder = self._folder(parent, make=False)
+        """Remove a file, a link (not what it points to), or a folder with all in it. Raises FileError."""
+        parent, name = _split(path)
+        folder = self.open_folder(parent)
         try:
-            _remove(folder, name)
-        except OSError as error:
-            raise explained(error) from error
+            with _explained():
+                _remove(folder, name)
         finally:
             os.close(folder)
 
     def _open(self, path: bytes, flags: int) -> int:
-        try:
-            return open_beneath(self._root, _clean(path), flags)
-        except OSError as error:
-            raise explained(error) from error
+        with _explained():
+            return open_beneath(self._root, clean(path), flags)
 
-    def _folder(self, path: bytes, *, make: bool) -> int:
-        current = self._open(b"", os.O_RDONLY | os.O_DIRECTORY)
-        if not make:
-            os.close(current)
-            return self._open(path, os.O_RDONLY | os.O_DIRECTORY)
-        walked = b""
+    def _made(self, path: bytes) -> int:
+        """Return a descriptor of a folder, which is made, with those above it, where it isn't."""
+        try:
+            return self.open_folder(path)
+        except FileError as error:
+            if error.code != "NOT_FOUND":
+                raise
+        current = self.open_folder(b"")
+        walked: list[bytes] = []
         for part in path.split(b"/"):
             if part in (b"", b"."):
                 continue
-            walked = walked + b"/" + part if walked else part
+            walked.append(part)
             try:
-                os.mkdir(part, dir_fd=current)
+                if part != b"..":
+                    os.mkdir(part, dir_fd=current)
             except FileExistsError:
                 pass
             except OSError as error:
-                os.close(current)
                 raise explained(error) from error
-            os.close(current)
-            current = self._open(walked, os.O_RDONLY | os.O_DIRECTORY)
+            finally:
+                os.close(current)
+            current = self.open_folder(b"/".join(walked))
         return current
 
 
-def _clean(path: bytes) -> bytes:
-    """Return a path relative to the root; a leading slash means the root."""
-    if b"\0" in path or len(path) > 4096:
-        raise FileError("INVALID_PATH", "that is no path")
+def clean(path: bytes) -> bytes:
+    """Return a path relative to the root; a leading slash means the root. Raises FileError."""
+    if b"\0" in path or len(path) > MAX_PATH:
+        raise FileError("INVALID_PATH", f"that is no path: it has a NUL, or over {MAX_PATH} bytes")
     return path.strip(b"/")
 
 
-def _entries(folder: int, path: bytes, depth: int, hidden: bool, budget: list[int]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if (entry.name.startswith(".") and not hidden) or budget[0] <= 0:
-                continue
-            budget[0] -= 1
-            name = os.fsencode(entry.name)
-            below = path + b"/" + name if path not in (b"", b".") else name
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue  # removed while we looked
-            found.append(_entry(entry, below, status))
-            if stat.S_ISDIR(status.st_mode) and depth > 1:
-                found[-1]["children"] = _below(folder, name, below, depth - 1, hidden, budget)
-    return sorted(found, key=lambda x: (x["type"] != "directory", x["name"]))
+def _split(path: bytes) -> tuple[bytes, bytes]:
+    parent, _, name = clean(path).rpartition(b"/")
+    if name in (b"", b".", b".."):
+        raise FileError("INVALID_PATH", "that is no name for a file, and the root itself stays as it is")
+    return parent, name
 
 
-def _entry(entry: os.DirEntry[str], path: bytes, status: os.stat_result) -> dict[str, Any]:
-    modified = datetime.fromtimestamp(status.st_mtime, UTC).isoformat().replace("+00:00", "Z")
-    shown: dict[str, Any] = {
-        "name": entry.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
-        "path": path.decode("utf-8", "replace"),
-        "type": "directory" if stat.S_ISDIR(status.st_mode) else "file",
-        "modified": modified,
-    }
-    if shown["type"] == "file":
-        shown["size"] = status.st_size
-    return shown
-
-
-def _below(
-    folder: int, name: bytes, path: bytes, depth: int, hidden: bool, budget: list[int]
-) -> list[dict[str, Any]]:
+@contextmanager
+def _explained() -> Iterator[None]:
     try:
-        child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    except OSError:
-        return []  # not ours to read, or gone
-    try:
-        return _entries(child, path, depth, hidden, budget)
-    finally:
-        os.close(child)
+        yield
+    except OSError as error:
+        raise explained(error) from error
 
 
 def _remove(folder: int, name: bytes) -> None:
+    """Remove an entry; folders from the inside out, without recursion and without following a link."""
     try:
         os.unlink(name, dir_fd=folder)
         return
     except IsADirectoryError:
         pass
-    child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    above = [(os.dup(folder), name)]
     try:
-        for entry in os.listdir(child):  # noqa: PTH208  a descriptor
-            _remove(child, os.fsencode(entry))
+        while above:
+            parent, name = above[-1]
+            child = os.open(name, flags, dir_fd=parent)
+            inner = _emptied(child)
+            if inner is not None:
+                above.append((child, inner))
+                continue
+            os.close(child)
+            os.rmdir(name, dir_fd=parent)
+            above.pop()
+            os.close(parent)
     finally:
-        os.close(child)
-    os.rmdir(name, dir_fd=folder)
+        for parent, _ in above:
+            os.close(parent)
+
+
+def _emptied(folder: int) -> bytes | None:
+    """Remove all that is no folder; return the name of a folder that is left, if there is one."""
+    for entry in os.listdir(folder):
+        name = os.fsencode(entry)
+        try:
+            os.unlink(name, dir_fd=folder)
+        except FileNotFoundError:
+            continue
+        except IsADirectoryError:
+            return name
+    return None

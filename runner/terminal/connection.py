@@ -13,11 +13,12 @@ from typing import Final
 
 import trio
 
-from runner.terminal import protocol, websocket
+from runner import websocket
+from runner.terminal import protocol
 from runner.terminal.process import SpawnError
 from runner.terminal.terminal import Terminal
 from runner.terminal.viewer import Viewer
-from runner.terminal.websocket import CloseCode
+from runner.websocket import CloseCode
 
 HELLO_SECONDS: Final = 10.0
 """How long a client may take from the upgrade to its first message."""

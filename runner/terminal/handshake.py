@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import h11
 
 from runner.terminal.protocol import SUBPROTOCOL
-from runner.terminal.websocket import accept_key
+from runner.websocket import accept_key
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 

@@ -10,8 +10,8 @@ from wsproto.events import BytesMessage, CloseConnection, TextMessage
 from wsproto.events import Ping as WsprotoPing
 from wsproto.events import Pong as WsprotoPong
 
-from runner.terminal import websocket
-from runner.terminal.websocket import (
+from runner import websocket
+from runner.websocket import (
     Close,
     CloseCode,
     Event,

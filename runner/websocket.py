@@ -250,6 +250,11 @@ def binary_frame(payload: bytes) -> bytes:
     return _frame(Opcode.BINARY, payload)
 
 
+def text_frame(payload: bytes) -> bytes:
+    """One unfragmented text message; `payload` is UTF-8."""
+    return _frame(Opcode.TEXT, payload)
+
+
 def ping_frame(payload: bytes = b"") -> bytes:
     """A ping; payload is at most 125 bytes."""
     return _frame(Opcode.PING, payload)
