@@ -1,4 +1,4 @@
-"""Which part of oqtod may import which: DESIGN as a table, and the diagram in docs/architecture.md checked."""
+"""Which part of oqtod may import which: the design as a table, and the pictures in docs/architecture.md."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_rooms_do_not_go_round_in_circles() -> None:
 
 
 def test_the_diagram_is_true() -> None:
-    """Every arrow is an import, and every import follows from the arrows; `config` and the like are left out."""
+    """Every arrow is an import, and every import follows from the arrows."""
     real = {(own, other) for _, own, other in crossings() if other not in ANYWHERE}
     drawn = arrows()
     assert drawn - real == set(), "arrows that are no import"
