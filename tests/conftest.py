@@ -33,11 +33,13 @@ def _children() -> set[str]:
     """Our child processes, the ended ones that nobody waited for included."""
     found = set()
     for task in Path("/proc/self/task").iterdir():
-        for pid in (task / "children").read_text().split():
+        try:
+            children = (task / "children").read_text().split()
+        except FileNotFoundError:
+            continue  # a thread that has ended meanwhile: its children are another's now, which is read too
+        for pid in children:
             try:
-                command = (
-                    Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                )
+                command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
             except OSError:
                 continue
             found.add(f"process {pid}: {command.strip() or '(ended, nobody waited for it)'}")
