@@ -140,13 +140,14 @@ def test_the_shell_and_what_it_showed_are_still_there(start: Start) -> None:
     server = start()
     first = server.open()
     shell = ask(first, "echo $$; x=kept; echo 'marked text'").splitlines()[0]
-    first.type("sleep 1000\n")
-    until(first, rb"sleep 1000")
+    first.type("sh -c 'echo run\"\"ning; exec sleep 1000'\n")
+    until(first, rb"running")
     drop(first)
     with server.open() as second:
-        seen = until(second, rb"marked text.*sleep 1000")
+        seen = until(second, rb"marked text.*running")
         assert seen.startswith(b"\x1bc")
         second.type("\x03")
+        until(second, rb"\^C.*\$ ")  # what is typed before the prompt is back goes with the interrupt
         assert ask(second, "echo $$ $x") == f"{shell} kept"
 
 

@@ -51,6 +51,7 @@ async def test_job_control_and_ctrl_c_work(tmp_path: Path) -> None:
                 await trio.sleep(0.01)
         await terminal.type("\x03")
         await terminal.until("^C")
+        await terminal.until("$ ")
         await terminal.type("echo alive=$((6*7))\n")
         await terminal.until("alive=42")
         await terminal.stream.aclose()
