@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from runner import previews, programs, usage
+from runner import previews, programs, terminals, usage
 from runner.cgroups import Cgroup
 from runner.processes import Process
 from runner.protocol.messages import ServiceName, ServiceStatus, SessionSpec, SessionStatus, Usage
@@ -175,7 +175,9 @@ class Session:
             )
         return WorkspaceSandbox(self._account, self.workspace, personal=self._personal)
 
-    def _sandboxed(self, name: str, argv: list[str], *, nested_user_namespaces: bool = False) -> Command:
+    def _sandboxed(
+        self, name: str, argv: list[str], program: str, *, nested_user_namespaces: bool = False
+    ) -> Command:
         sandbox = self._sandbox()
         with _refusing():
             return sandbox.command(
@@ -183,7 +185,7 @@ class Session:
                 bwrap=programs.bubblewrap() if sandbox.policy().enabled else "bwrap",
                 extra={**self.spec.environment, "OQTO_SESSION_ID": self.spec.id},
                 service_directory=self.folder / name,
-                programs=[Path(argv[0])],
+                programs=[Path(program)],
                 die_with_parent=self.cgroup is None,
                 nested_user_namespaces=nested_user_namespaces,
             )
@@ -191,23 +193,16 @@ class Session:
     def _terminal(self) -> Command:
         shell = self._account.pw_shell or "/bin/sh"
         terminal = programs.ttyd(self.spec.ttyd_binary)
-        argv = [
-            terminal,
-            "-i",
-            str(self.services["terminal"].socket),
-            "-W",
-            "-w",
-            str(self.workspace),
-            shell,
-            "-l",
-        ]
-        return self._sandboxed("terminal", argv)
+        argv = terminals.command(
+            terminal, socket=self.services["terminal"].socket, workspace=self.workspace, shell=shell
+        )
+        return self._sandboxed("terminal", argv, terminal)
 
     def _files(self) -> Command:
         argv = [programs.fileserver(self.spec.fileserver_binary)]
         argv += ["--root", str(self.workspace), "--socket", str(self.services["files"].socket)]
         argv += ["--max-upload-mb", str(self.spec.max_upload_size_mb)]
-        return self._sandboxed("files", argv)
+        return self._sandboxed("files", argv, argv[0])
 
 
 @contextlib.contextmanager

@@ -7,9 +7,10 @@ timeout, so that a test which waits for something that never comes fails instead
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
+import random
 import re
-import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -235,6 +236,10 @@ class WebSocket:
         self.close()
 
 
+_marks = itertools.count(random.randrange(10**6, 10**7))
+_ESCAPES = re.compile(r"\x1b(\[[0-9;?>=]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[(][0B]|[=>78c])")
+
+
 class Terminal:
     """A person at a ttyd: types lines, reads what comes back."""
 
@@ -260,10 +265,10 @@ class Terminal:
         """Type `command` and return what it printed within `timeout` seconds, without the echo and colours.
 
         The marks around the output are computed by the shell, so the echo of what was typed isn't taken
-        for them; they are others each time, because a terminal shows what it showed before.
+        for them; and they are new each time, as a terminal shows earlier output again when it is opened.
         """
-        mark = secrets.randbelow(10**9)
-        self.type(f'echo "<"$(({mark}+1))">"; {command}; echo "<"$(({mark}+2))">"\n')
+        mark = next(_marks)
+        self.type(f'echo "<"$(({mark}+0))">"; {command}; echo "</"$(({mark}+0))">"\n')
         seen = ""
         deadline = time.monotonic() + timeout
         while True:
@@ -273,9 +278,10 @@ class Terminal:
             if piece is None:
                 raise AssertionError(f"the terminal closed while waiting for {command!r}: {seen!r}")
             seen += piece.decode(errors="replace")
-            if found := re.search(rf"<{mark + 1}>\r?\n(.*?)<{mark + 2}>", seen, re.DOTALL):
-                plain = re.sub(r"\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07)", "", found[1])
-                return plain.replace("\r\n", "\n").strip()
+            if f"</{mark}>" not in seen:
+                continue
+            if found := re.search(rf"<{mark}>\r?\n(.*?)</{mark}>", _ESCAPES.sub("", seen), re.DOTALL):
+                return found[1].replace("\r\n", "\n").strip()
 
     def close(self) -> None:
         self.websocket.close()

@@ -134,8 +134,7 @@ async def receive_raw(exchange: Exchange, tree: Tree, asked: Asked, *, limit: in
         upload.close()
     status = tree.status(path)
     await exchange.json(
-        {"success": True, "path": os.fsdecode(path), "size": received},
-        status=201 if created else 200,
+        {"success": True, "path": os.fsdecode(path), "size": received, "created": created},
         headers=[(b"etag", ranges.etag(status))],
     )
 
@@ -185,7 +184,7 @@ async def receive_form(exchange: Exchange, tree: Tree, asked: Asked, *, limit: i
     finally:
         if upload is not None:
             upload.close()
-    await exchange.json({"success": True, "files": saved, **saved[0]}, status=201)
+    await exchange.json({"success": True, "files": saved, **saved[0]})
 
 
 async def _finish(upload: Upload, asked: Asked, tree: Tree, path: bytes) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import select
@@ -103,20 +102,6 @@ def until(terminal: Terminal, pattern: bytes) -> bytes:
     return seen
 
 
-_marks = itertools.count(1000)
-
-
-def ask(terminal: Terminal, command: str) -> str:
-    """What a command prints; other viewers' commands in the same stream aren't taken for it."""
-    mark = next(_marks)
-    terminal.type(f'echo "<"$(({mark}+0))">"; {command}; echo "<"$(({mark}+0))"/>"\n')
-    seen = until(terminal, rb"<%d/>" % mark).decode(errors="replace")
-    found = re.search(rf"<{mark}>\r?\n(.*?)<{mark}/>", seen, re.DOTALL)
-    assert found is not None, seen
-    plain = re.sub(r"\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07)", "", found[1])
-    return plain.replace("\r\n", "\n").strip()
-
-
 def until_closed(terminal: Terminal) -> bytes:
     seen = b""
     while (piece := terminal.output()) is not None:
@@ -139,16 +124,16 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def test_the_shell_and_what_it_showed_are_still_there(start: Start) -> None:
     server = start()
     first = server.open()
-    shell = ask(first, "echo $$; x=kept; echo 'marked text'").splitlines()[0]
-    first.type("sh -c 'echo run\"\"ning; exec sleep 1000'\n")
-    until(first, rb"running")
+    shell = first.run("echo $$; x=kept; echo 'marked text'").splitlines()[0]
+    first.type("echo runn''ing; sleep 1000\n")
+    until(first, rb"running\r\n")
     drop(first)
     with server.open() as second:
-        seen = until(second, rb"marked text.*running")
+        seen = until(second, rb"marked text.*running\r\n")
         assert seen.startswith(b"\x1bc")
         second.type("\x03")
         until(second, rb"\^C.*\$ ")  # what is typed before the prompt is back goes with the interrupt
-        assert ask(second, "echo $$ $x") == f"{shell} kept"
+        assert second.run("echo $$ $x") == f"{shell} kept"
 
 
 def test_the_first_viewer_gets_nothing_but_the_shells_output(start: Start) -> None:
@@ -159,7 +144,7 @@ def test_the_first_viewer_gets_nothing_but_the_shells_output(start: Start) -> No
 def test_output_goes_on_while_nobody_watches(start: Start, tmp_path: Path) -> None:
     server = start()
     first = server.open()
-    ask(first, "true")
+    first.run("true")
     # More than any buffer holds.
     first.type("seq 1000000; touch done; echo las''t\n")
     drop(first)
@@ -169,14 +154,14 @@ def test_output_goes_on_while_nobody_watches(start: Start, tmp_path: Path) -> No
         assert len(seen) < 1_200_000
         numbers = [int(x) for x in re.findall(rb"^(\d+)\r$", seen, re.MULTILINE)]
         assert numbers == list(range(numbers[0], 1_000_001))
-        assert ask(second, "echo here") == "here"
+        assert second.run("echo here") == "here"
 
 
 def test_a_full_screen_program_draws_anew(start: Start, tmp_path: Path) -> None:
     (tmp_path / "full.py").write_text(FULL_SCREEN)
     server = start()
     first = server.open(90, 20)
-    ask(first, "echo before")
+    first.run("echo before")
     first.type(f"{sys.executable} full.py\n")
     until(first, rb"drawn 90x20")
     drop(first)
@@ -185,7 +170,7 @@ def test_a_full_screen_program_draws_anew(start: Start, tmp_path: Path) -> None:
         assert b"\x1b[?1049h" in seen
         assert b"\x1b[?1002h" in seen
         second.type("\n")
-        ask(second, "echo after")
+        second.run("echo after")
     with server.open(90, 20) as third:
         seen = until(third, rb"after")
         assert b"before" in seen
@@ -196,32 +181,32 @@ def test_a_full_screen_program_draws_anew(start: Start, tmp_path: Path) -> None:
 def test_a_quiet_shell_isnt_disturbed_by_a_viewer(start: Start) -> None:
     server = start()
     with server.open() as first:
-        ask(first, "trap 'echo resized' WINCH; true")
+        first.run("trap 'echo resized' WINCH; true")
         with server.open() as second:
-            assert "resized" not in ask(second, "true")
-            assert "resized" not in ask(second, "true")
+            assert "resized" not in second.run("true")
+            assert "resized" not in second.run("true")
 
 
 def test_several_watch_and_type(start: Start) -> None:
     server = start()
     with server.open(100, 30) as one, server.open(120, 40) as two:
-        ask(two, "true")
-        assert ask(one, "echo fo''ur; stty size").splitlines() == ["four", "30 100"]
+        two.run("true")
+        assert one.run("echo fo''ur; stty size").splitlines() == ["four", "30 100"]
         until(two, rb"four\r?\n30 100\r?\n")
-        assert ask(two, "stty size") == "40 120"
+        assert two.run("stty size") == "40 120"
         until(one, rb"40 120\r?\n")
         one.resize(77, 22)
         # Who comes sets the size, and who is left when the last active one goes.
         with server.open(60, 20) as three:
-            assert ask(three, "stty size") == "20 60"
-        wait_for(lambda: ask(one, "stty size") == "22 77")
-        assert ask(two, "stty size") == "40 120"
+            assert three.run("stty size") == "20 60"
+        wait_for(lambda: one.run("stty size") == "22 77")
+        assert two.run("stty size") == "40 120"
 
 
 def test_one_viewer_answers_queries(start: Start) -> None:
     server = start()
     with server.open() as one, server.open() as two:
-        ask(one, "true")
+        one.run("true")
         one.type("printf 'a\\033[6nb\\033]11;?\\007c\\n'; echo do''ne\n")
         assert b"a\x1b[6nb\x1b]11;?\x07c" in until(one, rb"done\r\n")
         assert b"abc\r\n" in until(two, rb"done\r\n")
@@ -233,25 +218,25 @@ def test_one_viewer_answers_queries(start: Start) -> None:
 def test_a_slow_viewer_stops_nobody_and_catches_up(start: Start) -> None:
     server = start()
     with server.open() as slow, server.open() as quick:
-        ask(slow, "true")
-        ask(quick, "true")
+        slow.run("true")
+        quick.run("true")
         # It neither reads nor says anything; the other one sees it all.
         quick.type("seq 600000; echo las''t\n")
         seen = until(quick, rb"last\r\n")
         assert len(re.findall(rb"(\d+)\r\n", seen)) == 600_000
-        assert ask(quick, "echo 'and more'") == "and more"
+        assert quick.run("echo 'and more'") == "and more"
         late = until(slow, rb"last\r\n.*and more\r\n")
         assert b"\x1bc" in late
         assert len(late) < len(seen)
-        assert ask(slow, "echo here") == "here"
+        assert slow.run("echo here") == "here"
 
 
 def test_a_paused_viewer_catches_up(start: Start) -> None:
     server = start()
     with server.open() as paused, server.open() as other:
-        ask(paused, "true")
+        paused.run("true")
         paused.websocket.send(b"2")
-        assert ask(other, "seq 300000 | tail -c 2000000; echo last").endswith("300000\nlast")
+        assert other.run("seq 300000 | tail -c 2000000; echo last").endswith("300000\nlast")
         while not is_quiet(paused, 0.2):
             paused.output()
         paused.websocket.send(b"3")
@@ -261,7 +246,7 @@ def test_a_paused_viewer_catches_up(start: Start) -> None:
 def test_a_single_viewer_slows_the_program_and_misses_nothing(start: Start, tmp_path: Path) -> None:
     server = start()
     with server.open() as terminal:
-        ask(terminal, "true")
+        terminal.run("true")
         terminal.type("seq 600000; touch done; echo las''t\n")
         first = terminal.output() or b""
         # Its own buffers and ours fill up, and then the program waits.
@@ -295,21 +280,21 @@ def test_a_pause_overridden_by_input_loses_nothing(start: Start) -> None:
 def test_the_end_of_the_shell_closes_everybody(start: Start) -> None:
     server = start()
     one, two = server.open(), server.open()
-    shell = ask(one, "echo $$")
+    shell = one.run("echo $$")
     one.type("exit 3\n")
     for terminal in (one, two):
         until_closed(terminal)
         assert terminal.websocket.close_code == 1000
         terminal.close()
     with server.open() as again:
-        assert ask(again, "echo $$") != shell
+        assert again.run("echo $$") != shell
         assert b"exit 3" not in until(again, rb"")
 
 
 def test_sigterm_ends_shell_and_viewers(start: Start) -> None:
     server = start()
     one, two = server.open(), server.open()
-    shell = int(ask(one, "echo $$"))
+    shell = int(one.run("echo $$"))
     assert server.end() == 0
     for terminal in (one, two):
         until_closed(terminal)
@@ -323,7 +308,7 @@ def test_sigterm_ends_shell_and_viewers(start: Start) -> None:
 def test_sigterm_ends_a_shell_that_nobody_watches(start: Start) -> None:
     server = start()
     with server.open() as terminal:
-        shell = int(ask(terminal, "echo $$"))
+        shell = int(terminal.run("echo $$"))
     assert server.end() == 0
     with pytest.raises(ProcessLookupError):
         os.kill(shell, 0)
@@ -333,18 +318,18 @@ def test_separate_gives_each_its_own(start: Start) -> None:
     server = start("--separate")
     one = server.open()
     with server.open() as two:
-        pid = int(ask(one, "echo $$"))
-        assert int(ask(two, "echo $$")) != pid
+        pid = int(one.run("echo $$"))
+        assert int(two.run("echo $$")) != pid
         drop(one)
         wait_for(lambda: not Path(f"/proc/{pid}").exists())
-        assert ask(two, "echo here") == "here"
+        assert two.run("echo here") == "here"
 
 
 @pytest.mark.parametrize("option", ["--once", "--exit-no-conn"])
 def test_the_last_client_ends_it(start: Start, option: str) -> None:
     server = start(option)
     one = server.open()
-    pid = int(ask(one, "echo $$"))
+    pid = int(one.run("echo $$"))
     if option == "--once":
         with pytest.raises(Refused):
             server.open()
@@ -356,25 +341,25 @@ def test_the_last_client_ends_it(start: Start, option: str) -> None:
 def test_no_more_clients_than_allowed(start: Start) -> None:
     server = start("-m", "2")
     with server.open() as one, server.open():
-        ask(one, "true")
+        one.run("true")
         with pytest.raises(Refused):
             server.open()
     with server.open() as again:
-        ask(again, "true")
+        again.run("true")
 
 
 def test_a_stopped_viewer_is_found_out(start: Start) -> None:
     """One that vanished without a word doesn't hold the size, nor the shell, for ever."""
     server = start("-P", "0.2")
     gone = server.open(60, 20)
-    ask(gone, "true")
+    gone.run("true")
     gone.type("while :; do echo working; sleep 0.01; done\n")
     until(gone, rb"working\r\nworking")
     # Its side is silent from now on: no pong, no window.
     until_gone = time.monotonic() + 20
     with server.open(100, 30) as other:
         other.type("\x03")
-        assert ask(other, "stty size") == "30 100"
+        assert other.run("stty size") == "30 100"
         while time.monotonic() < until_gone:
             try:
                 if not gone.websocket.sock.recv(65536):

@@ -1,8 +1,8 @@
 """Owns the cached Debian 13 root that system tests boot: systemd, what a small server has, nothing of ours.
 
-The packages that ours depends on are in its apt cache, not installed: installing ours with apt proves that
-its Depends are enough, and needs no network. The root is never written to after it was made; machines put a
-tmpfs on top.
+The packages that ours depends on or recommends are in its apt cache, not installed: installing ours with apt
+proves that its Depends are enough, and needs no network. dtach is there for the tests that use it. The root
+is never written to after it was made; machines put a tmpfs on top.
 """
 
 from __future__ import annotations
@@ -34,17 +34,20 @@ chroot "$root" apt-get -q -y --no-install-recommends install -t forky ttyd
 chroot "$root" systemctl disable ttyd.service
 rm "$root/etc/apt/sources.list.d/forky.list" "$root/etc/apt/preferences.d/forky"
 rm -f "$root"/var/lib/apt/lists/*forky*
-chroot "$root" apt-get -q -y -o APT::Install-Recommends=true --download-only install $DEPENDS
+chroot "$root" apt-get -q -y -o APT::Install-Recommends=true --download-only install $DEPENDS dtach
 echo oqtod-test >"$root/etc/hostname"
 """
 
 
 def our_dependencies(control: str) -> tuple[str, ...]:
-    """The package names in the Depends of debian/control, without versions and substitution variables."""
-    field = re.search(r"^Depends:\n((?: .*\n)+)", control, re.MULTILINE)
-    if field is None:
-        raise AssertionError(f"no Depends in {CONTROL}")
-    return tuple(sorted(re.findall(r"^ ([a-z0-9][a-z0-9.+-]*)", field[1], re.MULTILINE)))
+    """The package names in the Depends and Recommends of debian/control, without versions and variables."""
+    names: set[str] = set()
+    for field in ("Depends", "Recommends"):
+        found = re.search(rf"^{field}:\n((?: .*\n)+)", control, re.MULTILINE)
+        if found is None:
+            raise AssertionError(f"no {field} in {CONTROL}")
+        names.update(re.findall(r"^ ([a-z0-9][a-z0-9.+-]*)", found[1], re.MULTILINE))
+    return tuple(sorted(names))
 
 
 def pristine_root() -> Path:

@@ -41,6 +41,7 @@ ROOMS = {
     "runner.processes": "processes",
     "runner.programs": "processes",
     "runner.usage": "processes",
+    "runner.websocket": "websocket",
     "runner.sandbox": "sandbox",
     "runner.files": "oqto-files",
     "runner.terminal": "oqto-ttyd",
@@ -87,9 +88,10 @@ PERMITTED = {
     "runner": {"protocol", "journal", "processes", "sandbox"},
     "sandbox": {"processes", "protocol"},
     "processes": {"protocol"},
-    "oqto-files": {"journal"},
-    "oqto-ttyd": {"journal"},
-    "oqto-browserd": {"journal"},
+    "oqto-files": {"journal", "websocket"},
+    "oqto-ttyd": {"journal", "websocket"},
+    "oqto-browserd": {"journal", "websocket"},
+    "websocket": set(),
     "protocol": set(),
     "journal": set(),
 }
@@ -219,7 +221,7 @@ def test_the_runners_side_starts_quickly(path: Path) -> None:
 
 def test_only_what_is_declared_is_imported() -> None:
     declared = (CHECKOUT / "pyproject.toml").read_text()
-    called = {"jwt": "pyjwt", "systemd": "systemd-python"}
+    called = {"jwt": "pyjwt", "systemd": "systemd-python", "PIL": "pillow"}
     foreign = {name.partition(".")[0] for path in modules() for name in imports(path)}
     foreign -= {*sys.stdlib_module_names, "oqtod", "runner"}
     assert [name for name in foreign if f'"{called.get(name, name)}>=' not in declared] == []
