@@ -41,13 +41,6 @@ def bubblewrap() -> str:
     return found
 
 
-def own_code() -> list[Path]:
-    """Return the folders that our commands are run from, for a sandbox that would hide them."""
-    package = Path(__file__).resolve().parent.parent
-    folders = [Path(sys.prefix), Path(sys.base_prefix), package]
-    return [folder for folder in dict.fromkeys(folders) if not folder.is_relative_to("/usr")]
-
-
 def _found(binary: str, *, key: str, default: str, embedded: str) -> str:
     found = shutil.which(binary)
     if found is None and binary == default:

@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from runner.programs import own_code
 from runner.sandbox import seccomp
 from runner.sandbox.files import SandboxRefused
-from runner.sandbox.layout import Mount, Plan, plan
+from runner.sandbox.layout import Mount, Plan, own_code, plan
 from runner.sandbox.policy import Policy
 
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -299,6 +300,15 @@ class _Planner:
                 above = self._nearest(link)
                 if above is None or not (above.shows_host or above.kind == "sieve"):
                     self._put("link", link, target)
+
+
+def own_code() -> list[Path]:
+    """Return the folders that our commands are run from, for a sandbox that would hide them."""
+    package = Path(__file__).resolve().parents[2]
+    folders = [Path(sys.prefix), Path(sys.base_prefix), package / "runner", package / "oqtod"]
+    return [
+        folder for folder in dict.fromkeys(folders) if not folder.is_relative_to("/usr") and _there(folder)
+    ]
 
 
 def nearest(mounts: dict[Path, Mount], path: Path) -> Mount | None:

@@ -6,7 +6,6 @@ import pwd
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from runner.programs import own_code
 from runner.sandbox import bubblewrap, layout
 from runner.sandbox.policy import HOST_FILE, USER_FILE, WORKSPACE_FILE, Policy, load_policy
 
@@ -39,7 +38,7 @@ class WorkspaceSandbox:
             workspace=self.workspace,
             home=self.home,
             service_directory=service_directory,
-            programs=own_code(),
+            programs=layout.own_code(),
         )
 
     def command(

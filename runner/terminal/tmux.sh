@@ -1,4 +1,3 @@
-#!/bin/sh
 # Keeps a session's shell in tmux, for ttyd:
 #
 #     tmux.sh serve TMUX SOCKET CONFIGURATION COMMAND...   starts the tmux server beside COMMAND, which is ttyd
