@@ -152,18 +152,43 @@
     element("notice").hidden = false;
   }
 
-  function explain(event, wasOpen) {
+  // Waits before the attempts to connect again, in ms; after the last one it is the person's turn. A connection that
+  // lasted counts as a success, so that a shell which ends at once isn't started over and over.
+  const RETRIES = [300, 1000, 2000, 4000, 8000, 15000, 15000, 15000];
+  const LASTED = 10000;
+  let failures = 0;
+  let retry = null;
+
+  function reconnectSoon() {
+    if (failures >= RETRIES.length) return false;
+    clearTimeout(retry);
+    // A page that nobody looks at connects when somebody does.
+    retry = document.hidden ? null : setTimeout(connect, RETRIES[failures]);
+    failures += 1;
+    return true;
+  }
+
+  function reconnectNow() {
+    if (!document.hidden && !element("notice").hidden && element("reconnect").disabled) connect();
+  }
+
+  function ended(event, wasOpen) {
     if (event.code === 1000) {
-      return ["The shell has ended", event.reason || "This terminal was closed by its program."];
+      notice("The shell has ended", event.reason || "This terminal was closed by its program.");
+    } else if (reconnectSoon()) {
+      notice("Connection lost", "Connecting again…", { busy: true });
+    } else if (wasOpen) {
+      notice("Connection lost", event.reason || "");
+    } else {
+      notice("Can’t connect", "The terminal did not answer. The session may be stopped, or you may be logged out.");
     }
-    if (!wasOpen) return ["Can’t connect", "The terminal did not answer. The session may be stopped, or you may be logged out."];
-    return ["Connection lost", event.reason || "What was running in this terminal has been hung up."];
   }
 
   function connect() {
+    clearTimeout(retry);
     if (socket !== null && socket.readyState !== WebSocket.CLOSED) return;
     const attempt = new WebSocket(address(), ["tty"]);
-    let wasOpen = false;
+    let opened = null;
     attempt.binaryType = "arraybuffer";
     socket = attempt;
     undrawn = 0;
@@ -171,7 +196,7 @@
     const slow = setTimeout(() => notice("Connecting…", "", { busy: true }), 700);
 
     attempt.addEventListener("open", () => {
-      wasOpen = true;
+      opened = performance.now();
       clearTimeout(slow);
       element("notice").hidden = true;
       terminal.reset();
@@ -184,10 +209,16 @@
     attempt.addEventListener("close", (event) => {
       clearTimeout(slow);
       terminal.options.disableStdin = true;
-      notice(...explain(event, wasOpen));
+      if (opened !== null && performance.now() - opened > LASTED) failures = 0;
+      ended(event, opened !== null);
       // Whoever typed here goes on with the keyboard; a frame must not take the focus from the page around it.
       if (document.hasFocus()) element("reconnect").focus();
     });
+  }
+
+  function connectByHand() {
+    failures = 0;
+    connect();
   }
 
   terminal.onData((text) => sendInput(encoder.encode(text)));
@@ -196,11 +227,13 @@
   terminal.onTitleChange((title) => {
     if (!titleIsFixed) document.title = title || serverTitle;
   });
-  element("reconnect").addEventListener("click", connect);
+  element("reconnect").addEventListener("click", connectByHand);
+  document.addEventListener("visibilitychange", reconnectNow);
+  window.addEventListener("online", reconnectNow);
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !element("notice").hidden) {
       event.preventDefault();
-      connect();
+      connectByHand();
     }
   });
   // A frame that isn't shown has no size, and would make the terminal two columns wide.
