@@ -239,6 +239,7 @@ FAULTS = {
     "gateway": KILL.format(unit="oqtod-gateway"),
     "supervisor": KILL.format(unit="oqtod"),
     "runner": KILL.format(unit="oqto-runner@oqto_alice"),
+    "upgrade": "apt-get install --yes --reinstall /mnt/oqtod_*.deb",
 }
 
 
@@ -252,7 +253,7 @@ def test_a_running_program_is_still_there_after(alice: Person, host: Host, kind:
     words(first, "marked$|marked ")
     machine = host.machine
     sleeping = machine.sh("timeout 10 sh -c 'until pgrep -x sleep; do :; done'").split()
-    machine.sh("systemctl reset-failed; " + FAULTS[fault])
+    machine.sh("systemctl reset-failed; " + FAULTS[fault], timeout=180)
     machine.run("systemctl", "start", "oqtod", "oqtod-gateway")
     restarted = host.login("alice")
     drop(first)
