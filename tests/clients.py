@@ -280,7 +280,7 @@ class Terminal:
             seen += piece.decode(errors="replace")
             if f"</{mark}>" not in seen:
                 continue
-            if found := re.search(rf"<{mark}>\r?\n(.*?)</{mark}>", _ESCAPES.sub("", seen), re.DOTALL):
+            if found := re.search(rf"<{mark}>\s*(.*?)</{mark}>", _ESCAPES.sub("", seen), re.DOTALL):
                 return found[1].replace("\r\n", "\n").strip()
 
     def close(self) -> None:

@@ -84,6 +84,8 @@ class Identities:
 
 def _new(connection: sqlite3.Connection, issuer: str, subject: str, profile: Profile) -> NewUser:
     wanted = profile.preferred_username or (profile.email or "").partition("@")[0]
+    if not wanted and users.can_be_username(subject):
+        wanted = subject  # a machine's, mostly
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip("._-")[:_MAX_USERNAME].rstrip("._-")
     clean = clean or "user-" + hashlib.sha256(f"{issuer}\0{subject}".encode()).hexdigest()[:8]
     name, taken = clean, "SELECT 1 FROM users WHERE lower(username) = lower(?1) OR lower(id) = lower(?1)"

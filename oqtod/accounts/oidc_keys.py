@@ -29,7 +29,7 @@ STALE = 86_400.0
 ROTATION_PAUSE = 5.0
 """Seconds between two looks for a key that we don't have: a flood of made-up ones costs nothing."""
 
-RETRY_PAUSE = 15.0
+RETRY_PAUSE = 5.0
 """Seconds between two attempts while the provider is down."""
 
 TIMEOUT = 5.0
@@ -50,6 +50,7 @@ class Metadata(msgspec.Struct, frozen=True):
     jwks_uri: str
     authorization_endpoint: str | None = None
     token_endpoint: str | None = None
+    userinfo_endpoint: str | None = None
     token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
 
 
@@ -167,7 +168,12 @@ class Published:
             raise ProviderError(
                 f"{url} says that its issuer is {metadata.issuer}: auth.oidc_issuer must be exactly that"
             )
-        for endpoint in (metadata.jwks_uri, metadata.authorization_endpoint, metadata.token_endpoint):
+        for endpoint in (
+            metadata.jwks_uri,
+            metadata.authorization_endpoint,
+            metadata.token_endpoint,
+            metadata.userinfo_endpoint,
+        ):
             if endpoint is not None:
                 self._check_endpoint(endpoint)
         return metadata
@@ -186,14 +192,17 @@ class Published:
         return [key for document in listed[:MAX_KEYS] for key in _usable(document)]
 
 
-async def fetch(url: str) -> bytes:
+async def fetch(url: str, *, bearer: str | None = None) -> bytes:
     """Return what is at a URL. Raises ProviderError. The caller bounds the time."""
     import httpx  # takes its time, and is needed with OIDC only
 
+    headers = {"accept": "application/json"}
+    if bearer is not None:
+        headers["authorization"] = f"Bearer {bearer}"
     try:
         async with (
             httpx.AsyncClient(timeout=TIMEOUT, follow_redirects=False) as client,
-            client.stream("GET", url, headers={"accept": "application/json"}) as response,
+            client.stream("GET", url, headers=headers) as response,
         ):
             if response.status_code != 200:
                 raise ProviderError(f"{url} answered with status {response.status_code}")

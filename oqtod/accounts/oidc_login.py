@@ -42,6 +42,7 @@ class State(msgspec.Struct, frozen=True):
 
 class _Answer(msgspec.Struct, frozen=True):
     id_token: str
+    access_token: str | None = None
 
 
 class OidcLogin:
@@ -94,20 +95,22 @@ class OidcLogin:
         if error is not None or not code:
             said = "".join(x for x in (error or "no code") if x.isalnum() or x in "_- ")[:64]
             raise Refusal("unauthorized", f"the login provider refused: {said}", _AGAIN)
-        id_token = await self._exchange(begun, code)
-        user = await self._provider.log_in(id_token, nonce=begun.nonce)
+        answer = await self._exchange(begun, code)
+        user = await self._provider.log_in(
+            answer.id_token, nonce=begun.nonce, access_token=answer.access_token
+        )
         if user is None:
             raise Refusal("unauthorized", "the login provider's token is not good", _AGAIN)
         if not user.is_active:
             raise Refusal("forbidden", "this user is disabled", "ask an administrator")
         return user, begun.return_to
 
-    async def _exchange(self, begun: State, code: str) -> str:
+    async def _exchange(self, begun: State, code: str) -> _Answer:
         metadata = await self._provider.published.metadata()
         try:
             with trio.fail_after(2 * TIMEOUT):
                 body = await self._post(metadata, begun, code)
-            return msgspec.json.decode(body, type=_Answer).id_token
+            return msgspec.json.decode(body, type=_Answer)
         except (ProviderError, OSError) as error:
             raise ProviderDown(self._provider.issuer, str(error)) from error
         except trio.TooSlowError as error:

@@ -248,9 +248,14 @@ class Users:
         return _user(row) if row is not None else None
 
 
+def can_be_username(text: str) -> bool:
+    """Say whether a user can be called this."""
+    return _USERNAME.fullmatch(text) is not None
+
+
 def check(fields: NewUser | Changes) -> None:
     """Raise Refusal (bad_request) for a name, an address or a picture that can't be one."""
-    if fields.username is not None and not _USERNAME.fullmatch(fields.username):
+    if fields.username is not None and not can_be_username(fields.username):
         raise Refusal(
             "bad_request",
             "this can't be a user name",

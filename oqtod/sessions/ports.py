@@ -27,19 +27,19 @@ class Bound:
     """Which TCP ports somebody on this host uses, at any address; for one search, at one moment."""
 
     def __call__(self, port: int) -> bool:
-        """Say whether a port is in use: by trying to take it."""
+        """Say whether a port can't be taken: by trying to."""
         try:
             with socket.create_server(("", port), family=_FAMILY, dualstack_ipv6=_DUAL, backlog=0):
                 return False
         except OSError:
-            return port not in self._lingering
+            return True
 
     @functools.cached_property
-    def _lingering(self) -> set[int]:
-        """The ports of connections that are over, and keep nobody away: TIME_WAIT in proc_net_tcp(5).
+    def lingering(self) -> set[int]:
+        """The ports of connections that are over, and free within a minute: TIME_WAIT in proc_net_tcp(5).
 
-        Many of them are ours when many sessions come and go, and they stay for a minute. Read only when a
-        port can't be taken: on a host with much memory the kernel takes milliseconds to write the table.
+        Read only when a port can't be taken: on a host with much memory the kernel takes milliseconds to
+        write the table.
         """
         over: set[int] = set()
         others: set[int] = set()
@@ -84,21 +84,24 @@ def take(
     *,
     block: int | None,
     stream: int | None,
-    in_use: Callable[[int], bool] | None = None,
 ) -> tuple[int, int | None]:
     """Take a block and a stream port for a session, those that it had before where they are free.
 
     Runs inside the caller's transaction. Raises Refusal (unavailable) when a range is exhausted.
     """
-    is_bound = in_use or Bound()
+    is_bound = Bound()
     taken = {row[0] for row in connection.execute("SELECT port FROM ports")}
 
     def free(ports: range) -> bool:
         return taken.isdisjoint(ports) and not any(map(is_bound, ports))
 
-    had = [] if block is None else [range(block, block + BLOCK)]
-    blocks = (range(x, x + BLOCK) for x in ranges.blocks())
-    found = next((x for x in chain(had, blocks) if free(x)), None)
+    def free_soon(ports: range) -> bool:
+        return taken.isdisjoint(ports) and all(x in is_bound.lingering for x in ports if is_bound(x))
+
+    blocks = [range(x, x + BLOCK) for x in ranges.blocks()]
+    found = range(block, block + BLOCK) if block is not None else None
+    if found is None or not free_soon(found):
+        found = next((x for x in blocks if free(x)), None) or next(filter(free_soon, blocks), None)
     if found is None:
         raise Refusal(
             "unavailable",

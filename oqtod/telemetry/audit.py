@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections import deque
 from pathlib import Path
 from typing import Literal
@@ -96,7 +97,9 @@ class Audit:
         self._file: _File | None = _File(path) if path is not None else None
         self._waiting: deque[bytes] = deque()
         self._wake = trio.Event()
-        self._lost = 0
+        self._lost = 0  # lines that found no room
+        self._lost_told = 0  # how many of them the log itself tells of
+        self._lock = threading.Lock()  # held by the thread that writes
         self._writing_since: float | None = None
         self._error: str | None = None
 
@@ -108,8 +111,7 @@ class Audit:
         if len(self._waiting) >= MAX_WAITING:
             self._lost += 1
             return
-        # JSON has every control character escaped: nothing in a field can end a line.
-        self._waiting.append(msgspec.json.encode(line) + b"\n")
+        self._waiting.append(_encoded(line))
         self._wake.set()
 
     def reopen(self) -> None:
@@ -120,8 +122,8 @@ class Audit:
     @property
     def trouble(self) -> str | None:
         """What is wrong with the log, for people; None when lines are being written."""
-        if self._lost:
-            return f"{self._lost} lines were lost: {self._error or 'too many at once'}"
+        if lost := self._lost - self._lost_told:
+            return f"{lost} lines were lost: {self._error or 'too many at once'}"
         if self._error is not None:
             return self._error
         if self._writing_since is not None and trio.current_time() - self._writing_since > SLOW:
@@ -151,15 +153,10 @@ class Audit:
 
     async def _write_waiting(self) -> bool:
         """Write a batch; say whether that worked."""
-        assert self._file is not None
-        batch = [self._waiting[i] for i in range(min(_BATCH, len(self._waiting)))]
-        lost = self._lost
-        if lost:
-            batch.append(msgspec.json.encode(_lost_line(lost)) + b"\n")
         self._writing_since = trio.current_time()
         try:
             # A disk that hangs must not hold up our end: the thread is left behind then.
-            await trio.to_thread.run_sync(self._file.append, b"".join(batch), abandon_on_cancel=True)
+            await trio.to_thread.run_sync(self._write_batch, abandon_on_cancel=True)
         except OSError as error:
             message = f"the audit log {self._path} can't be written: {error.strerror}"
             if message != self._error:
@@ -171,12 +168,24 @@ class Audit:
         if self._error is not None:
             log.info("the audit log is being written again")
         self._error = None
-        self._lost -= lost
-        for _ in range(len(batch) - bool(lost)):
-            self._waiting.popleft()
         if not self._waiting:
             self._wake = trio.Event()
         return True
+
+    def _write_batch(self) -> None:
+        """Write a batch and take it off what is waiting, in a thread. Raises OSError.
+
+        Both under the lock: a thread that was left behind may yet write its lines, and nobody else may then.
+        """
+        assert self._file is not None
+        with self._lock:
+            batch = [self._waiting[i] for i in range(min(_BATCH, len(self._waiting)))]
+            lost = self._lost
+            told = [_encoded(_lost_line(lost - self._lost_told))] if lost > self._lost_told else []
+            self._file.append(b"".join(batch + told))
+            self._lost_told = lost
+            for _ in batch:
+                self._waiting.popleft()
 
 
 def _lost_line(count: int) -> Line:
@@ -240,3 +249,14 @@ class _File:
         except FileNotFoundError:
             return False
         return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def _encoded(line: Line) -> bytes:
+    """Return a line of the file. Nothing in a field can end it, whatever its reader takes for a line's end.
+
+    JSON escapes control characters; these three, of Unicode, it doesn't have to.
+    """
+    text = msgspec.json.encode(line)
+    for character in ("\x85", "\u2028", "\u2029"):
+        text = text.replace(character.encode(), f"\\u{ord(character):04x}".encode())
+    return text + b"\n"
