@@ -269,7 +269,9 @@ def test_a_running_program_is_still_there_after(alice: Person, host: Host, kind:
 def test_nothing_is_left_when_the_session_stops(host: Host, kind: Kind) -> None:
     def processes() -> set[str]:
         pattern = "tmux|bash|sleep|ttyd"
-        return set(host.machine.run("pgrep", "-af", "-u", "oqto_bob", pattern, check=False).stdout.splitlines())
+        return set(
+            host.machine.run("pgrep", "-af", "-u", "oqto_bob", pattern, check=False).stdout.splitlines()
+        )
 
     others = processes()
     person = arrive(host, "bob")

@@ -108,7 +108,9 @@ async def test_a_line_that_was_torn_stays_alone(tmp_path: Path) -> None:
     assert json.loads(whole)["request_id"] == "1"
 
 
-async def test_a_disk_that_fails_is_reported_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_disk_that_fails_is_reported_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "audit.jsonl"
     log = Audit(path)
     real, room = os.write, 100
