@@ -26,6 +26,7 @@ lint: ## Check style and types
 	.venv/bin/mypy
 
 deb: ## Build dist/oqtod_VERSION_all.deb
+	@packaging/build-deb
 
 clean: ## Remove what was made in this checkout; container roots stay in /var/cache/oqtod-tests
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

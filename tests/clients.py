@@ -280,8 +280,11 @@ class Terminal:
             seen += piece.decode(errors="replace")
             if f"</{mark}>" not in seen:
                 continue
-            if found := re.search(rf"<{mark}>\s*(.*?)</{mark}>", _ESCAPES.sub("", seen), re.DOTALL):
-                return found[1].replace("\r\n", "\n").strip()
+            # tmux may draw the whole screen again in between: what counts is what comes last.
+            before, end, _ = _ESCAPES.sub("", seen).partition(f"</{mark}>")
+            _, begin, printed = before.rpartition(f"<{mark}>")
+            if begin and end:
+                return printed.replace("\r\n", "\n").strip()
 
     def close(self) -> None:
         self.websocket.close()
