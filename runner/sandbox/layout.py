@@ -180,6 +180,8 @@ class _Planner:
                 self._hide(path, f"{BUILT_IN}: oqtod's own data", sieve=False)
 
     def _hide(self, path: Path, why: str, *, sieve: bool = True) -> None:
+        if any(path.is_relative_to(rule.path) for rule in self._denied):
+            return  # hidden already; to show what is around it would bring that back
         self._denied.append(Rule(path, why))
         inside = [inner for inner in self._mounts if inner.is_relative_to(path)]
         for inner in inside:
@@ -325,7 +327,7 @@ def create_writable(policy: Policy, *, home: Path) -> None:
     """
     real_home = Path(os.path.realpath(home))
     for rule in writable_paths(policy, home=home) if policy.enabled else ():
-        if rule.path.is_relative_to(real_home) and not rule.path.suffix:
+        if rule.path.is_relative_to(real_home) and not rule.path.suffix and not _there(rule.path):
             rule.path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 

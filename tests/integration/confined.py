@@ -107,9 +107,9 @@ class Place:
                 raise
         return subprocess.CompletedProcess(argv, started.returncode, out, errors)
 
-    def ask(self, policy: Policy, script: str, **more: object) -> list[str]:
+    def ask(self, policy: Policy, script: str, *, shell: str = "/bin/sh", **more: object) -> list[str]:
         """Run a shell script; its lines, after making sure that it could be run at all."""
-        done = self.run(policy, "/bin/sh", "-c", script, **more)
+        done = self.run(policy, shell, "-c", script, **more)
         assert not done.stderr.startswith(("bwrap:", "Traceback")), done.stderr
         return done.stdout.splitlines()
 
