@@ -1,6 +1,6 @@
 """What sandbox files must mean, written down a second time: small, slow, and by predicates instead of mounts.
 
-A path may be read or written when every file in the chain permits it; nothing here intersects or unites lists.
+A path may be read or written when every file in the chain permits it; no list is intersected or united.
 """
 
 from __future__ import annotations
@@ -30,8 +30,26 @@ FILES = (
 LINK = ("shortcut", "docs")
 
 PATHS = (
-    *("~", "~/", "$HOME/docs", "~/docs/deep", "~/docs//deep/./er", "~/shortcut", "~/shortcut/deep", "~/.cache"),
-    *("~/.cargo", "~/.config", "~/.bashrc", "~/later", "~/work", "~/work/src", "~/work/src/main", "~/work/secret"),
+    *(
+        "~",
+        "~/",
+        "$HOME/docs",
+        "~/docs/deep",
+        "~/docs//deep/./er",
+        "~/shortcut",
+        "~/shortcut/deep",
+        "~/.cache",
+    ),
+    *(
+        "~/.cargo",
+        "~/.config",
+        "~/.bashrc",
+        "~/later",
+        "~/work",
+        "~/work/src",
+        "~/work/src/main",
+        "~/work/secret",
+    ),
     *("~/work/later", "~/work/.oqto", "/", "/etc", "/tmp", "/usr/share", "/nowhere"),
 )
 RELATIVE = (".", "src", "src/", "secret/key", "later/on", ".oqto")

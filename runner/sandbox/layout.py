@@ -292,7 +292,9 @@ class _Planner:
         starts.
         """
         if above is not None and above.kind == "read-write":
-            for folder in path.parents[: len(path.parts) - len(above.path.parts) - 1]:
+            for folder in path.parents:
+                if folder == above.path or not folder.is_relative_to(above.path):
+                    break
                 self._put("read-write", folder, folder, above.why)
 
     def _links(self, paths: Sequence[Path]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,8 +15,6 @@ import pytest
 
 from runner.sandbox.policy import Policy, Rule, load_policy, profile_defaults
 from tests.integration.confined import PATIENCE, Place, accounts, place_for, tries
-
-pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap isn't installed")
 
 
 @pytest.fixture(params=accounts())

@@ -1,5 +1,4 @@
-"""Whatever further sandbox files say, a session can do no more than the base permits: as told, as explained and
-as it is."""
+"""Whatever else sandbox files say, a session can do no more than the base permits: told, explained and real."""
 
 from __future__ import annotations
 
@@ -46,9 +45,7 @@ class Home:
         self.files += [self.user, self.workspace, self.host.resolve(), outside, *SYSTEM_FILES]
 
     def model(self, overlays: int) -> Model:
-        return Model(
-            self.place.home, self.place.workspace, self.sources, self.base, self.overlays[:overlays]
-        )
+        return Model(self.place.home, self.place.workspace, self.sources, self.base, self.overlays[:overlays])
 
     def policy(self, overlays: int) -> Policy:
         """The policy of the base and the first few overlays; the others are empty."""
@@ -70,11 +67,25 @@ def told(found: Home, overlays: int) -> tuple[Can, bool] | None:
     except Refused as refusal:
         event(f"refused: {refusal}")
         return None
-    own = [path for path in found.files if path.is_relative_to(found.place.home.parent)]
+    own = [path for path in found.files if path.stat().st_uid == found.place.uid]
     return {
         path: (model.can_read(path), model.can_write(path) and (found.place.uid == 0 or path in own))
         for path in found.files
     }, model.network
+
+
+def in_force(found: Home, overlays: int) -> tuple[Policy, Plan] | None:
+    """The policy and what it shows; None for a refusal."""
+    try:
+        policy = found.policy(overlays)
+        create_writable(policy, home=found.place.home)
+        place = found.place
+        shown = Plan((), ())
+        if policy.enabled:
+            shown = plan(policy, workspace=place.workspace, home=place.home)
+    except SandboxRefused:
+        return None
+    return policy, shown
 
 
 def probed(found: Home, overlays: int, port: int) -> tuple[Can, bool] | None:
@@ -85,25 +96,18 @@ def probed(found: Home, overlays: int, port: int) -> tuple[Can, bool] | None:
         for path in map(str, found.files)
     )
     script += f"\n(: >/dev/tcp/127.0.0.1/{port}) && echo reached >&3 || echo cut >&3"
-    try:
-        policy = found.policy(overlays)
-        lines = found.place.ask(policy, f"exec 3>&1 >/dev/null 2>&1; {script}", shell="/bin/bash")
-    except SandboxRefused:
+    if (settled := in_force(found, overlays)) is None:
         return None
+    lines = found.place.ask(settled[0], f"exec 3>&1 >/dev/null 2>&1; {script}", shell="/bin/bash")
     can = {Path(line[3:]): (line[0] == "1", line[1] == "1") for line in lines[:-1]}
     return can, lines[-1] == "reached"
 
 
 def explained(found: Home, overlays: int) -> tuple[Can, bool] | None:
     """What `oqto-sandbox explain` says, for an account that may do everything."""
-    try:
-        policy = found.policy(overlays)
-        create_writable(policy, home=found.place.home)
-        shown = Plan((), ())
-        if policy.enabled:
-            shown = plan(policy, workspace=found.place.workspace, home=found.place.home)
-    except SandboxRefused:
+    if (settled := in_force(found, overlays)) is None:
         return None
+    policy, shown = settled
     verdicts = {path: explain(policy, shown, path) for path in found.files}
     reached = not (policy.enabled and policy.isolate_network)
     return {path: (verdict.read, verdict.write) for path, verdict in verdicts.items()}, reached
@@ -116,7 +120,9 @@ def differences(
     if answer is None or model is None:
         return {} if answer is model else {"refused": (answer is None, model is None)}
     paths = [path for path in answer[0] if below is None or path.is_relative_to(below)]
-    found: dict[str, object] = {str(x): (answer[0][x], model[0][x]) for x in paths if answer[0][x] != model[0][x]}
+    found: dict[str, object] = {
+        str(x): (answer[0][x], model[0][x]) for x in paths if answer[0][x] != model[0][x]
+    }
     return found | ({"network": (answer[1], model[1])} if answer[1] != model[1] else {})
 
 
