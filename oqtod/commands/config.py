@@ -55,12 +55,32 @@ def config_group() -> None:
 @config_group.command("check")
 @config_option
 def check(config_file: Path | None) -> None:
-    """Tell whether the configuration can be used; exit with 3 and every problem when not."""
+    """Tell whether the configuration can be used; exit with 3 and every problem when not.
+
+    The sandbox file that goes with it is checked too: root's, or in personal mode one's own.
+    """
     loaded = load_or_exit(config_file)
     if loaded.path is None:
         _say("OK: no configuration file, so the built-in defaults")
     else:
         _say(f"OK: {os.fsdecode(loaded.path)}")
+    _check_sandbox(multi_user=loaded.config.local.linux_users.enabled)
+
+
+def _check_sandbox(*, multi_user: bool) -> None:
+    from runner.sandbox.policy import HOST_FILE, USER_FILE, SandboxRefused, load_policy
+
+    home = Path.home()
+    file = HOST_FILE if multi_user else home / USER_FILE
+    host, user = (file, None) if multi_user else (None, file)
+    try:
+        load_policy(host=host, user=user, workspace=None, home=home)
+    except SandboxRefused as refused:
+        _say(click.style(str(refused), fg="red", bold=True), err=True)
+        _say("Sessions would be refused. What each key means: docs/sandbox.md, oqto-sandbox(1).", err=True)
+        sys.exit(REFUSED)
+    if file.exists():
+        _say(f"OK: {os.fsdecode(file)}")
 
 
 @config_group.command("show")

@@ -1,4 +1,4 @@
-"""Whatever else sandbox files say, a session can do no more than the base permits: told, explained and real."""
+"""Whatever else sandbox files say, a session can do no more than the base permits: told, explained, real."""
 
 from __future__ import annotations
 

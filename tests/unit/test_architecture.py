@@ -65,7 +65,7 @@ PERMITTED = {
             "telemetry",
             "supervisor",
         ),
-        *("integrations", "session model", "broker calls"),
+        *("integrations", "session model", "broker calls", "sandbox"),
     },
     "admin": {"accounts", "telemetry"},
     "api": {

@@ -65,6 +65,17 @@ def test_check_without_a_file() -> None:
     assert result.stdout.startswith("OK: no configuration file")
 
 
+def test_check_of_the_sandbox_file(tmp_path: Path) -> None:
+    sandbox = tmp_path / ".config/oqto/sandbox.toml"
+    sandbox.parent.mkdir(parents=True)
+    sandbox.write_text('profile = "development"\n')
+    assert run("check").stdout.endswith(f"OK: {sandbox}\n")
+    sandbox.write_text('profile = "strikt"\n')
+    result = run("check")
+    assert result.exit_code == 3
+    assert f"{sandbox}: profile: found 'strikt'; did you mean 'strict'?" in result.stderr
+
+
 @pytest.mark.parametrize("command", ["check", "show"])
 def test_refused(file: Path, command: str) -> None:
     file.write_text("[server]\nprot = 1\nport = 70000\n")
