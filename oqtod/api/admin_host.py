@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import psutil
 import trio
+from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -28,8 +29,8 @@ METRICS_INTERVAL = 2.0
 class Picked(msgspec.Struct):
     """The query of GET /api/admin/sessions."""
 
-    user: str | None = None
-    status: Status | None = None
+    user: str | UnsetType = UNSET
+    status: Status | UnsetType = UNSET
 
 
 class AdminHost:
@@ -66,11 +67,11 @@ class AdminHost:
     async def list_sessions(self, request: Request) -> Response:
         """List everybody's sessions, newest first; `?user=` and `?status=` pick some."""
         asked = query(request, Picked)
-        wanted = self._gateway.accounts.users.named(asked.user).id if asked.user is not None else None
+        wanted = self._gateway.accounts.users.named(asked.user).id if asked.user is not UNSET else None
         sessions = [
             session
             for session in self._all()
-            if wanted in (None, session.user_id) and asked.status in (None, session.status)
+            if wanted in (None, session.user_id) and asked.status in (UNSET, session.status)
         ]
         return json([self._view(session) for session in sessions])
 

@@ -161,7 +161,11 @@ def _operation(operation: Operation, path: str, schema_of: dict[int, Node], comp
     if operation.asks is not None:
         node["parameters"] = _query(components[operation.asks.__name__])
     if operation.takes is not None:
-        node["requestBody"] = {"required": True, "content": _content(operation.takes, schema_of)}
+        struct = components.get(getattr(operation.takes, "__name__", ""), {"required": True})
+        node["requestBody"] = {
+            "required": bool(struct.get("required")),  # an absent body is an empty object
+            "content": _content(operation.takes, schema_of),
+        }
     return node
 
 
@@ -181,16 +185,9 @@ def _query(struct: Node) -> list[Node]:
     found = []
     for name, schema in struct["properties"].items():
         parameter: Node = {"name": name, "in": "query", "required": name in required}
-        choices = [choice for choice in schema.get("anyOf", [schema]) if choice != {"type": "null"}]
-        plain = dict(choices[0])
-        if "enum" in plain:
-            plain["enum"] = [value for value in plain["enum"] if value is not None]
-        if schema.get("default") is not None:
-            plain["default"] = schema["default"]
-        elif "default" in plain:
-            del plain["default"]
-        if "description" in schema:
-            parameter["description"] = plain.pop("description", schema["description"])
+        plain = dict(schema)
+        if "description" in plain:
+            parameter["description"] = plain.pop("description")
         found.append(parameter | {"schema": plain})
     return found
 

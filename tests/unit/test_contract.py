@@ -81,6 +81,15 @@ def test_descriptions_can_be_read(operation: Operation) -> None:
     assert operation.answers or operation.anything
 
 
+def test_queries_know_no_null() -> None:
+    """Else `?name=null` would be taken for none, and a description would have to say so."""
+    for operation in OPERATIONS:
+        if operation.asks is not None:
+            for field in msgspec.inspect.type_info(operation.asks).fields:  # type: ignore[attr-defined]
+                kinds = getattr(field.type, "types", (field.type,))
+                assert not any(isinstance(kind, msgspec.inspect.NoneType) for kind in kinds), field.name
+
+
 def references(node: Any) -> set[str]:
     if isinstance(node, dict):
         found = {node["$ref"]} if "$ref" in node else set()
