@@ -203,7 +203,7 @@ class Api:
 
     async def terminal_asset(self, request: Request) -> Response:
         """Serve what the terminal's page is made of."""
-        self._principal(request)
+        self._session(request)
         return _asset(request.path_params["asset"])
 
     async def page(self, request: Request) -> Response:

@@ -122,6 +122,8 @@ class Endpoint(Route):
         failures: Mapping[int, Content] | None = None,
     ) -> None:
         super().__init__(path, handler, methods=[method])
+        if any(isinstance(x, Media) and x.kind == "text/event-stream" for x in answers.values()):
+            self.methods = {method}  # a HEAD would never end
         self.operation = Operation(
             method=method,
             path=path,
