@@ -22,6 +22,7 @@ from oqtod.api.admin_invites import AdminInvites
 from oqtod.api.admin_users import AdminUsers
 from oqtod.api.auth import Auth
 from oqtod.api.gate import Gate
+from oqtod.api.handover import Handover
 from oqtod.api.health import Health
 from oqtod.api.requests import body, json, principal_of
 from oqtod.errors import Refusal
@@ -73,6 +74,7 @@ class Api:
             Route("/api/sessions/{key}/resume", self.resume, methods=["POST"]),
             Route("/api/sessions/{key}/activity", self.activity, methods=["POST"]),
             Route("/api/sessions/{key}/events", self.events, methods=["GET"]),
+            *Handover(self._gateway).routes(),
             Route("/api/sessions/{key}/terminal/", self.terminal_page, methods=["GET"]),
             Route("/api/sessions/{key}/terminal/static/{name}", self.terminal_asset, methods=["GET"]),
         ]
