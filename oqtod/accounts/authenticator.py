@@ -143,6 +143,8 @@ class Authenticator:
         """Refuse what the principal may not do. Raises Refusal (forbidden)."""
         if need.level == "person" and principal.kind not in ("token", "oidc"):
             raise Refusal("forbidden", "this takes somebody who logged in", "an API key is not enough")
+        if need.level == "scoped" and principal.kind == "socket":
+            raise Refusal("forbidden", "the admin socket acts for no user", "see /api/admin/sessions")
         if need.level == "admin" and not principal.is_admin:
             raise Refusal("forbidden", "this is for administrators")
         if principal.scopes is not None and not need.scopes <= principal.scopes:

@@ -19,7 +19,7 @@ from oqtod.accounts.assembly import assemble
 from oqtod.accounts.users import UserConflict
 from oqtod.api.application import Api
 from oqtod.commands.exits import FAILED, REFUSED, configuration_or_exit, configuration_or_none
-from oqtod.config import Config, DevUser, Loaded
+from oqtod.config import Config, DevUser, Loaded, admin_socket
 from oqtod.gateway.forwarded import TrustedProxies
 from oqtod.gateway.front import Front
 from oqtod.gateway.listening import PortTaken, listen
@@ -39,8 +39,12 @@ from oqtod.store.database import Database, StorageError, open_database
 from oqtod.telemetry import logs
 from oqtod.telemetry.audit import Audit
 from oqtod.telemetry.readiness import Readiness
+from runner.protocol.rpc import CallFailed, ConnectionLost
 
 log = logging.getLogger("oqtod.gateway")
+
+_ADMIN_SOCKET_RETRY = 10.0
+"""Seconds until an admin socket that could not be made is tried again."""
 
 _FRONTENDS = (Path("/usr/share/oqtod/frontend"), Path(__file__).resolve().parents[2] / "frontend")
 
@@ -104,6 +108,7 @@ async def _run(loaded: Loaded, database: Database, path: Path | None, overrides:
         async with trio.open_nursery() as serving:
             serving.start_soon(readiness.keep_alive)
             serving.start_soon(front.serve, listeners)
+            serving.start_soon(_serve_administrators, front, directory, config)
             serving.start_soon(recovery.keep)
             serving.start_soon(departures.keep)
             serving.start_soon(reaper.keep)
@@ -142,7 +147,19 @@ async def _directory(config: Config, nursery: trio.Nursery) -> RunnerDirectory:
         return HostDirectory(nursery)
     folder = Path(tempfile.mkdtemp(prefix="oqto-", dir=os.environ.get("XDG_RUNTIME_DIR")))
     await nursery.start(personal.run, folder / "runner.sock")
-    return PersonalDirectory(str(folder / "runner.sock"))
+    return PersonalDirectory(str(folder / "runner.sock"), admin_socket(config))
+
+
+async def _serve_administrators(front: Front, directory: RunnerDirectory, config: Config) -> None:
+    """Serve the admin socket, as soon as we have it."""
+    while True:
+        try:
+            timeout = float(config.runtime.timeout)
+            with await directory.listen_for_administrators(timeout=timeout) as listener:
+                await front.serve_administrators(listener, personal=config.local.single_user)
+        except (CallFailed, ConnectionLost, trio.TooSlowError, OSError) as error:
+            log.warning("no admin socket at %s, so no oqtoctl, for now: %s", admin_socket(config), error)
+        await trio.sleep(_ADMIN_SOCKET_RETRY)
 
 
 async def _signals(

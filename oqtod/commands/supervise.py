@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import logging
 import os
 import signal
@@ -46,7 +47,8 @@ def supervise(path: Path | None) -> None:
         sys.exit(FAILED)
     try:
         accounts = AccountTable(Registry(REGISTRY), config)
-        listener = broker.listen(Path(messages.SOCKET))
+        gateway = grp.getgrnam(broker.GATEWAY_ACCOUNT).gr_gid
+        listener = broker.listen(Path(messages.SOCKET), owner=0, group=gateway)
     except (RegistryError, OSError) as error:
         log.error("%s", error)
         sys.exit(FAILED)

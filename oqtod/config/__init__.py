@@ -3,7 +3,7 @@
 Start with `load`. Keys, defaults, bounds and descriptions stand in `oqtod.config.model` and nowhere else.
 """
 
-from .expansion import HOST_SOCKET, runner_socket, workspace_root
+from .expansion import HOST_SOCKET, admin_socket, runner_socket, workspace_root
 from .loading import Loaded, load
 from .model import Config, DevUser, Limits
 from .problems import ConfigRefused, Problem
@@ -16,6 +16,7 @@ __all__ = [
     "Limits",
     "Loaded",
     "Problem",
+    "admin_socket",
     "load",
     "runner_socket",
     "workspace_root",

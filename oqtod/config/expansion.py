@@ -23,6 +23,7 @@ _PARTS: Final = re.compile(
 )
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _PLACEHOLDERS: Final = frozenset({"user_id", "user", "uid"})
+HOST_ADMIN_SOCKET: Final = "/run/oqto/oqtoctl.sock"
 HOST_SOCKET: Final = "/run/oqto/runner-sockets/{user}/oqto-runner.sock"
 """Where oqto-runner@.socket listens as it is shipped."""
 
@@ -194,3 +195,15 @@ def runner_socket(config: Config, *, user: str, uid: int, environ: Mapping[str, 
     if config.local.single_user and runtime_dir.startswith("/"):
         return f"{runtime_dir.rstrip('/')}/oqto/oqto-runner.sock"
     return f"{config.paths.state_dir}/run/oqto-runner.sock"
+
+
+def admin_socket(config: Config) -> str:
+    """Return where oqtoctl finds the gateway: ``server.admin_socket_path``.
+
+    Its default is a place of root's. In personal mode that default means the person's own place, in
+    ``paths.state_dir``: one for each database.
+    """
+    path = config.server.admin_socket_path
+    if config.local.single_user and path == HOST_ADMIN_SOCKET:
+        return f"{config.paths.state_dir}/oqtoctl.sock"
+    return path

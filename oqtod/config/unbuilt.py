@@ -10,7 +10,6 @@ from .keys import Key
 
 UNBUILT: Final[dict[str, str]] = {
     "profile": "profiles",
-    "server.admin_socket_path": "the admin socket",
     "container.*": "sessions in containers",
     "runner.pi_sessions_dir": "the agent",
     "runner.memories_dir": "the agent",

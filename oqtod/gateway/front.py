@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
@@ -12,10 +13,13 @@ from urllib.parse import unquote_to_bytes
 import h11
 import trio
 
+from oqtod.accounts.principal import Principal
 from oqtod.errors import Refusal
+from oqtod.gateway import admin_socket
 from oqtod.gateway.forwarded import TrustedProxies
 from oqtod.gateway.proxy import Proxy
 from oqtod.store.database import StorageError
+from runner.protocol.wire import peer_of
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +65,21 @@ class Front:
 
         await trio.serve_listeners(handle, listeners)
 
+    async def serve_administrators(self, listener: socket.socket, *, personal: bool) -> None:
+        """Accept connections at the admin socket for ever; the kernel says who they are of.
+
+        With `personal`, the account that we run as may administrate too.
+        """
+
+        async def handle(stream: trio.SocketStream) -> None:
+            principal = await admin_socket.principal_of(peer_of(stream.socket).uid, personal=personal)
+            connection = Connection(
+                stream, self._application, self._proxy, self._trusted, principal, closed_to_others=True
+            )
+            await connection.run()
+
+        await trio.serve_listeners(handle, [trio.SocketListener(trio.socket.from_stdlib_socket(listener))])
+
 
 class Connection:
     """One client connection, and the requests on it one after another."""
@@ -71,7 +90,13 @@ class Connection:
         application: Application,
         proxy: Proxy,
         trusted: TrustedProxies,
+        principal: Principal | None = None,
+        *,
+        closed_to_others: bool = False,
     ) -> None:
+        """With `closed_to_others`, only who comes with a `principal` is served."""
+        self.principal = principal
+        self._refuses = closed_to_others and principal is None
         self.stream = stream
         self._application = application
         self._proxy = proxy
@@ -157,6 +182,8 @@ class Connection:
         self.client = (self._trusted.client(self._peer[0], headers), self._peer[1])
         self.scheme = self._trusted.scheme(self._peer[0], headers)
         try:
+            if self._refuses:
+                raise Refusal("forbidden", *admin_socket.NOT_AN_ADMINISTRATOR)
             target = self._proxy.target(request)
             if target is not None:
                 await self._proxy.forward(self, request, target)
@@ -194,7 +221,7 @@ class Connection:
             "client": self.client,
             "forwarded_scheme": self.scheme,
             "server": None,
-            "state": {"request_id": self.request_id},
+            "state": {"request_id": self.request_id, "principal": self.principal},
         }
         received = 0
         complete = False

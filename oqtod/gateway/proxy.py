@@ -97,7 +97,7 @@ class Proxy:
         asked = Asked.of(request.method.decode(), target.query, request.headers)
         path = unquote_to_bytes(target.prefix + target.path).decode("utf-8", "replace")
         visit = Visit(self._gateway, client.request_id, client.client[0], asked.method, path, target.session)
-        principal = await visit.admit(asked)
+        principal = await visit.admit(asked, client.principal)
         sessions = self._gateway.sessions
         session = sessions.records.find(principal.user.id, target.session)
         if target.service is not None:

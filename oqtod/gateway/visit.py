@@ -35,13 +35,17 @@ class Visit:
             session_id=session,
         )
 
-    async def admit(self, asked: Asked) -> Principal:
-        """Return who asks, when they may. Raises Refusal, having written it down."""
+    async def admit(self, asked: Asked, known: Principal | None) -> Principal:
+        """Return who asks, when they may. Raises Refusal, having written it down.
+
+        `known` is who the kernel says it is, at the admin socket.
+        """
         authenticator = self._gateway.accounts.authenticator
-        principal = None
+        principal = known
         try:
-            authenticator.check_host(asked)
-            principal = await authenticator.authenticate(asked)
+            if principal is None:
+                authenticator.check_host(asked)
+                principal = await authenticator.authenticate(asked)
             authenticator.authorize(principal, access.needed(asked.method, self._line.path or ""))
         except Refusal as refusal:
             if refusal.status in (401, 403):

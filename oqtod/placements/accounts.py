@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import pwd
+import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import trio
 
-from oqtod.placements.link import Link
+from oqtod.placements import personal
+from oqtod.placements.link import Link, only_socket
 from oqtod.supervisor import messages
 
 
@@ -32,6 +35,9 @@ class RunnerDirectory(Protocol):
         Raises CallFailed, ConnectionLost, trio.TooSlowError, OSError.
         """
 
+    async def listen_for_administrators(self, *, timeout: float) -> socket.socket:
+        """Return the admin socket, listening. Raises the same."""
+
     async def end(self, user_id: str, *, remove: bool, remove_home: bool, timeout: float) -> None:
         """End everything that a user's account runs; with `remove`, the account itself. Raises the same."""
 
@@ -48,6 +54,25 @@ class HostDirectory:
         await self._broker.call(messages.StartRunner(account.name), timeout=timeout)
         return RunnerAddress(account.name, account.uid, account.home, account.socket)
 
+    async def listen_for_administrators(self, *, timeout: float) -> socket.socket:
+        """Return the admin socket, listening, which root has made. Raises as `locate` does."""
+        call = messages.ListenForAdministrators()
+        _, descriptors = await self._broker.call_for_descriptors(call, timeout=timeout)
+        return only_socket(descriptors)
+
+    async def accounts(self, *, timeout: float) -> list[messages.Account]:
+        """Return all accounts. Raises as `locate` does."""
+        return (await self._broker.call(messages.ListAccounts(), timeout=timeout)).accounts
+
+    async def runner_status(self, account: str, *, timeout: float) -> messages.RunnerStatus:
+        """Return what systemd says of a runner. Raises as `locate` does."""
+        return await self._broker.call(messages.StatusOfRunner(account), timeout=timeout)
+
+    async def restart_runner(self, account: str, *, timeout: float) -> messages.RunnerStatus:
+        """Stop a runner, whose sessions go on, and listen for it again. Raises as `locate` does."""
+        await self._broker.call(messages.StopRunner(account), timeout=timeout)
+        return await self._broker.call(messages.StartRunner(account), timeout=timeout)
+
     async def end(self, user_id: str, *, remove: bool, remove_home: bool, timeout: float) -> None:
         """Have it done by the supervisor; fine when the user never had an account."""
         accounts = (await self._broker.call(messages.ListAccounts(), timeout=timeout)).accounts
@@ -61,13 +86,18 @@ class HostDirectory:
 class PersonalDirectory:
     """Personal mode: every user is the one who started us."""
 
-    def __init__(self, socket: str) -> None:
+    def __init__(self, path: str, admin_socket: str) -> None:
+        self._admin_socket = Path(admin_socket)
         entry = pwd.getpwuid(os.getuid())
-        self._address = RunnerAddress(entry.pw_name, entry.pw_uid, entry.pw_dir, socket)
+        self._address = RunnerAddress(entry.pw_name, entry.pw_uid, entry.pw_dir, path)
 
     async def locate(self, user_id: str, *, timeout: float) -> RunnerAddress:
         """Return the one address."""
         return self._address
+
+    async def listen_for_administrators(self, *, timeout: float) -> socket.socket:
+        """Listen at the person's own place."""
+        return personal.listen_for_administrators(self._admin_socket)
 
     async def end(self, user_id: str, *, remove: bool, remove_home: bool, timeout: float) -> None:
         """Do nothing: the account is the person's own, and the runner has ended the sessions."""

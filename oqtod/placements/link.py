@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import TypeVar
 
 import trio
@@ -59,3 +61,22 @@ class Link:
                 )
                 self._nursery.start_soon(self._client.read_answers)
             return self._client
+
+
+def only_socket(descriptors: list[int]) -> socket.socket:
+    """Take the stream socket that an answer must bring, and close whatever else came.
+
+    A runner is the account's own program: what it sends is looked at. Raises ConnectionLost.
+    """
+    try:
+        if len(descriptors) == 1:
+            found = socket.socket(fileno=descriptors[0])
+            descriptors.clear()
+            if found.type == socket.SOCK_STREAM:
+                return found
+            found.close()
+    except OSError:
+        pass  # it is no socket at all
+    for descriptor in descriptors:
+        os.close(descriptor)
+    raise rpc.ConnectionLost("its answer brought no connection")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -17,21 +18,42 @@ _FIRST_BACKOFF = 0.5
 _LONGEST_BACKOFF = 30.0
 _END_TIMEOUT = 15.0
 _POLL = 0.01
+_BACKLOG = 64
 
 
-async def run(socket: Path, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    """Keep a runner at `socket` for as long as this is not cancelled; reports started once it listens.
+def listen_for_administrators(path: Path) -> socket.socket:
+    """Listen at `path`, for its owner alone, in place of what was left there. Raises OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        mask = os.umask(0o177)
+        try:
+            listener.bind(str(fresh))
+        finally:
+            os.umask(mask)
+        listener.listen(_BACKLOG)
+        fresh.rename(path)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+async def run(path: Path, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Keep a runner at `path` for as long as this is not cancelled; reports started once it listens.
 
     It holds one end of a pipe: should we be killed, the pipe closes, and the runner ends its sessions.
     """
-    command = [programs.sibling("oqto-runner") or "oqto-runner", "--personal", "--socket", str(socket)]
+    command = [programs.sibling("oqto-runner") or "oqto-runner", "--personal", "--socket", str(path)]
     backoff = _FIRST_BACKOFF
     while True:
         # Not trio.run_process: its end must be bounded, and go through the pipe.
         child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: ASYNC220
         pidfd = os.pidfd_open(child.pid)
         try:
-            while not socket.exists() and child.poll() is None:  # noqa: ASYNC110  a file has no event
+            while not path.exists() and child.poll() is None:  # noqa: ASYNC110  a file has no event
                 await trio.sleep(_POLL)
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED

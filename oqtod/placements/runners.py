@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from oqtod import config as configuration
 from oqtod.config import Config
 from oqtod.errors import Refusal
 from oqtod.placements.accounts import RunnerAddress, RunnerDirectory
-from oqtod.placements.link import Link
+from oqtod.placements.link import Link, only_socket
 from oqtod.sessions import ports
 from oqtod.sessions.model import Session
 from runner.protocol import messages
@@ -118,7 +117,7 @@ class Runners:
             except OSError:
                 link = await self._link_anew(session.user_id)
                 _, descriptors = await link.call_for_descriptors(call, timeout=self._timeout)
-            return _only_socket(descriptors)
+            return only_socket(descriptors)
 
     async def _call(self, user_id: str, call: Call[A]) -> A:
         with self._explained("the runner"):
@@ -157,22 +156,3 @@ class Runners:
             log.warning("%s can't be reached: %s", what, error)
             hint = "try again; if it lasts, an administrator should look at: systemctl status oqtod"
             raise Unanswered("unavailable", f"{what} can't be reached: {error}", hint) from error
-
-
-def _only_socket(descriptors: list[int]) -> socket.socket:
-    """Take the stream socket that an answer must bring, and close whatever else came.
-
-    The runner is the account's own program: what it sends is looked at. Raises ConnectionLost.
-    """
-    try:
-        if len(descriptors) == 1:
-            found = socket.socket(fileno=descriptors[0])
-            descriptors.clear()
-            if found.type == socket.SOCK_STREAM:
-                return found
-            found.close()
-    except OSError:
-        pass  # it is no socket at all
-    for descriptor in descriptors:
-        os.close(descriptor)
-    raise ConnectionLost("its answer brought no connection")

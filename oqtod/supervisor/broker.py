@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 16
 GATEWAY_ACCOUNT = "oqtod"
+ADMIN_GROUP = "oqto-admin"
 
 
 class Broker:
@@ -61,6 +62,8 @@ class Broker:
 
     async def _answer(self, call: Any, peer: Peer) -> tuple[Any, Sequence[int]]:
         try:
+            if isinstance(call, messages.ListenForAdministrators):
+                return None, [self._listen_for_administrators()]
             return await self._result(call), ()
         except RegistryError as error:
             log.error("%s", error)
@@ -97,6 +100,14 @@ class Broker:
                 return await self._status(name, timeout)
         raise AssertionError(f"{call} is in the protocol, and nobody answers it")
 
+    def _listen_for_administrators(self) -> int:
+        path = Path(self._config.server.admin_socket_path)
+        gateway, group = pwd.getpwnam(GATEWAY_ACCOUNT).pw_uid, grp.getgrnam(ADMIN_GROUP).gr_gid
+        try:
+            return listen(path, owner=gateway, group=group).detach()
+        except OSError as error:
+            raise rpc.CallFailed("listen_failed", f"can't listen at {path}: {error}") from error
+
     def _described(self, row: Row) -> messages.Account:
         path = configuration.runner_socket(self._config, user=row.name, uid=row.uid)
         return messages.Account(row.user_id, row.name, row.uid, f"/home/{row.name}", path)
@@ -108,21 +119,22 @@ class Broker:
         )
 
 
-def listen(path: Path) -> socket.socket:
-    """Listen at `path`, root:oqtod 0660, in place of whatever was there. Raises OSError, KeyError.
+def listen(path: Path, *, owner: int, group: int) -> socket.socket:
+    """Listen at `path`, for `owner` and `group` (0660), in place of whatever was there. Raises OSError.
 
     The folder is root's. The socket gets its owner and mode under a name of its own, and then its place:
     nobody ever sees it open wider.
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mask = os.umask(0o177)
     try:
         listener.bind(str(fresh))
     finally:
         os.umask(mask)
-    os.chown(fresh, 0, grp.getgrnam(GATEWAY_ACCOUNT).gr_gid)
+    os.chown(fresh, owner, group)
     fresh.chmod(0o660)
     listener.listen(MAX_CONNECTIONS)
     fresh.rename(path)

@@ -82,8 +82,17 @@ class StatusOfRunner(Call[RunnerStatus], frozen=True, tag="runner-status"):
     account: str
 
 
+class ListenForAdministrators(Call[None], frozen=True, tag="listen-admin"):
+    """Make the admin socket where root's configuration has it, and send along the listening descriptor."""
+
+    answer = None
+
+
 BROKER = Protocol(
     "oqto-broker",
     1,
-    [EnsureAccount, DeleteAccount, ListAccounts, StartRunner, StopRunner, StatusOfRunner],
+    [
+        *(EnsureAccount, DeleteAccount, ListAccounts, StartRunner, StopRunner, StatusOfRunner),
+        ListenForAdministrators,
+    ],
 )

@@ -65,7 +65,7 @@ PERMITTED = {
             "telemetry",
             "supervisor",
         ),
-        *("integrations", "session model", "broker calls", "sandbox"),
+        *("integrations", "session model", "broker calls", "sandbox", "protocol"),
     },
     "admin": {"accounts", "telemetry"},
     "api": {
