@@ -16,7 +16,7 @@ from starlette.types import Scope
 
 from oqtod.accounts.principal import Principal
 from oqtod.accounts.users import User
-from oqtod.api import events, requests, views
+from oqtod.api import events, handover, requests, views
 from oqtod.api.account import Account
 from oqtod.api.admin_host import AdminHost
 from oqtod.api.admin_invites import AdminInvites
@@ -69,12 +69,12 @@ class Api:
             *AdminHost(self._gateway).routes(),
             *self._sessions(),
         ]
-        description = OpenApi(routes, PROXIED)
+        description = OpenApi(routes, [*PROXIED, handover.OPERATION])
         return routes + description.routes()
 
     def application(self) -> Gate:
         """Return the ASGI application."""
-        routes = self.routes()
+        routes = [*self.routes(), *handover.Handover(self._gateway).routes()]
         page = _Page("/{path:path}", self.page, methods=["GET"])
         handlers: dict[object, object] = {
             Refusal: requests.refused,

@@ -16,7 +16,7 @@ from oqtod.accounts import access
 from oqtod.accounts.authenticator import Asked
 from oqtod.accounts.principal import Principal
 from oqtod.accounts.trail import Trail, actor_of
-from oqtod.api import requests
+from oqtod.api import handover, requests
 from oqtod.api.requests import methods_at
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
@@ -75,6 +75,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        scope = handover.described(scope)
         state = scope["state"]
         asked = Asked.of(scope["method"], scope["query_string"], scope["headers"])
         cors = self._cors(asked)
