@@ -71,6 +71,15 @@ def caller_of(context: click.Context) -> Caller:
     return Caller(Daemon(where), as_json=bool(given.get("json")))
 
 
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask whether to go on, unless `yes`. Raises Abort; UsageError where nobody can be asked."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("this can't be taken back: say --yes where nobody can be asked")
+    click.confirm(output.printable(question), abort=True, err=True)
+
+
 class Command(click.Command):
     """A command of oqtoctl. `examples` are whole command lines; its help and the manual page show them."""
 
