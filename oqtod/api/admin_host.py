@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from oqtod import __version__
-from oqtod.api import views
+from oqtod.api import known, views
 from oqtod.api.admin_users import counted
 from oqtod.api.contract import RUNNER, Endpoint, Media
 from oqtod.api.requests import json, note, query
@@ -31,6 +31,7 @@ class Picked(msgspec.Struct):
 
     user: str | UnsetType = UNSET
     status: Status | UnsetType = UNSET
+    usage: bool = False
 
 
 class AdminHost:
@@ -55,6 +56,8 @@ class AdminHost:
             Endpoint("DELETE", one, self.stop, answers={204: None}, refuses=RUNNER),
             Endpoint("POST", f"{one}/stop", self.stop, answers={204: None}, refuses=RUNNER),
             Endpoint("POST", f"{one}/resume", self.resume, answers={200: views.Session}, refuses=RUNNER),
+            Endpoint("POST", f"{one}/delete", self.delete, answers={204: None}, refuses=RUNNER),
+            Endpoint("GET", f"{one}/logs", self.logs, answers={200: views.SessionLogs}, refuses=RUNNER),
             Endpoint("GET", "/api/admin/stats", self.stats, answers={200: views.Stats}),
             Endpoint(
                 "GET",
@@ -65,7 +68,10 @@ class AdminHost:
         ]
 
     async def list_sessions(self, request: Request) -> Response:
-        """List everybody's sessions, newest first; `?user=` and `?status=` pick some."""
+        """List everybody's sessions, newest first; `?user=` and `?status=` pick some.
+
+        With `?usage=true` the runners are asked what each takes, and how its services are.
+        """
         asked = query(request, Picked)
         wanted = self._gateway.accounts.users.named(asked.user).id if asked.user is not UNSET else None
         sessions = [
@@ -73,11 +79,43 @@ class AdminHost:
             for session in self._all()
             if wanted in (None, session.user_id) and asked.status in (UNSET, session.status)
         ]
-        return json([self._view(session) for session in sessions])
+        running = [x.user_id for x in sessions if x.status == "running"] if asked.usage else []
+        statuses = await known.of_users(self._gateway, running)
+        return json([views.session(x, self._gateway, statuses.get(x.id)) for x in sessions])
 
     async def get(self, request: Request) -> Response:
-        """Return anybody's session."""
-        return json(self._view(self._session(request)))
+        """Return anybody's session, and what its runner says of it."""
+        session = self._session(request)
+        statuses = await known.of_user(self._gateway, session.user_id) if session.live else {}
+        session = self._gateway.sessions.records.get(session.id)
+        return json(views.session(session, self._gateway, statuses.get(session.id)))
+
+    async def delete(self, request: Request) -> Response:
+        """Forget anybody's session; a live one is stopped first.
+
+        DELETE only stops: that is what the web UI's button sends.
+        """
+        session = self._session(request)
+        note(request, detail=f"of {session.user_id}")
+        session = await self._gateway.sessions.stop(session, reason="deleted by an administrator")
+        await self._gateway.sessions.delete(session)
+        return Response(status_code=204)
+
+    async def logs(self, request: Request) -> Response:
+        """Return what the services of a running session wrote to stdout and stderr of late, in lines.
+
+        That is ttyd's or the file server's own reports; what people type or see is not in it.
+        """
+        session = self._session(request)
+        logs = await self._gateway.sessions.runners.logs(session) if session.status == "running" else {}
+        return json(
+            views.SessionLogs(
+                session_id=session.id,
+                status=session.status,
+                error_message=session.error_message,
+                services={name: text.splitlines() for name, text in logs.items()},
+            )
+        )
 
     async def stop(self, request: Request) -> Response:
         """Stop anybody's session."""

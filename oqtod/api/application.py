@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import msgspec
-import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from oqtod.accounts.principal import Principal
 from oqtod.accounts.users import User
-from oqtod.api import events, requests, views
+from oqtod.api import events, handover, known, requests, views
 from oqtod.api.account import Account
 from oqtod.api.admin_host import AdminHost
 from oqtod.api.admin_invites import AdminInvites
+from oqtod.api.admin_ports import AdminPorts
+from oqtod.api.admin_runners import AdminRunners
 from oqtod.api.admin_users import AdminUsers
 from oqtod.api.auth import Auth
 from oqtod.api.contract import RUNNER, Endpoint, Media
@@ -32,14 +32,9 @@ from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
 from oqtod.sessions.model import Session
 from oqtod.store.database import StorageError
-from runner.protocol.messages import SessionStatus
 from runner.terminal.assets import asset
 
-log = logging.getLogger(__name__)
-
 _MAX_ENVIRONMENT = 100
-_ASK_TIMEOUT = 5.0
-"""Seconds that showing a session waits for its runner."""
 
 
 class NewSession(msgspec.Struct):
@@ -67,14 +62,16 @@ class Api:
             *AdminUsers(self._gateway).routes(),
             *AdminInvites(self._gateway).routes(),
             *AdminHost(self._gateway).routes(),
+            *AdminRunners(self._gateway).routes(),
+            *AdminPorts(self._gateway).routes(),
             *self._sessions(),
         ]
-        description = OpenApi(routes, PROXIED)
+        description = OpenApi(routes, [*PROXIED, handover.OPERATION])
         return routes + description.routes()
 
     def application(self) -> Gate:
         """Return the ASGI application."""
-        routes = self.routes()
+        routes = [*self.routes(), *handover.Handover(self._gateway).routes()]
         page = _Page("/{path:path}", self.page, methods=["GET"])
         handlers: dict[object, object] = {
             Refusal: requests.refused,
@@ -83,6 +80,7 @@ class Api:
             Exception: requests.went_wrong,
         }
         application = Starlette(routes=[*routes, page], exception_handlers=handlers)  # type: ignore[arg-type]  # its handlers' type is narrower than what it calls
+        application.router.redirect_slashes = False  # to an address made of the Host header
         return Gate(self._gateway, application, routes)
 
     def _sessions(self) -> list[Endpoint]:
@@ -117,6 +115,7 @@ class Api:
             Endpoint("POST", f"{one}/resume", self.resume, answers=shown, refuses=RUNNER),
             Endpoint("POST", f"{one}/activity", self.activity, answers={204: None}),
             Endpoint("GET", f"{one}/events", self.events, answers={200: events}),
+            Endpoint("GET", f"{one}/terminal", self.terminal_folder, answers={307: None}),
             Endpoint("GET", f"{one}/terminal/", self.terminal_page, answers={200: page}, refuses=RUNNER),
             Endpoint("GET", f"{one}/terminal/static/{{asset}}", self.terminal_asset, answers={200: asset}),
         ]
@@ -138,9 +137,9 @@ class Api:
     async def list_sessions(self, request: Request) -> Response:
         """List the user's own sessions."""
         user = self._principal(request).user
-        known = await self._known(user.id)
+        statuses = await known.of_user(self._gateway, user.id)
         sessions = self._gateway.sessions.records.of_user(user.id)
-        return json([views.session(session, self._gateway, known.get(session.id)) for session in sessions])
+        return json([views.session(session, self._gateway, statuses.get(session.id)) for session in sessions])
 
     async def create(self, request: Request) -> Response:
         """Make and start a session."""
@@ -196,6 +195,10 @@ class Api:
             headers={"cache-control": "no-store"},
         )
 
+    async def terminal_folder(self, request: Request) -> Response:
+        """Send on to the terminal's page: what that is made of lies beside it."""
+        return RedirectResponse("terminal/", 307)
+
     async def terminal_page(self, request: Request) -> Response:
         """Serve the terminal's page, which is ours, once the terminal itself has started."""
         (await self._gateway.sessions.open(self._session(request), "terminal")).close()
@@ -212,8 +215,11 @@ class Api:
         if self._frontend is None:
             raise Refusal("not_found", f"there is nothing at {request.url.path}")
         root = self._frontend.resolve()
-        file = (root / path).resolve()
-        if not file.is_relative_to(root) or not file.is_file():
+        try:
+            file = (root / path).resolve()
+            if not file.is_relative_to(root) or not file.is_file():
+                file = root / "index.html"
+        except OSError:  # too long a name
             file = root / "index.html"
         if not file.is_file():
             raise Refusal("not_found", f"there is no page in {root}", "see server.frontend_dir")
@@ -229,19 +235,10 @@ class Api:
     async def _view(self, session: Session) -> views.Session:
         if session.status != "running":
             return views.session(session, self._gateway, None)
-        known = await self._known(session.user_id)
+        statuses = await known.of_user(self._gateway, session.user_id)
         return views.session(
-            self._gateway.sessions.records.get(session.id), self._gateway, known.get(session.id)
+            self._gateway.sessions.records.get(session.id), self._gateway, statuses.get(session.id)
         )
-
-    async def _known(self, user_id: str) -> dict[str, SessionStatus]:
-        """What the user's runner says; nothing while it can't be asked: what is on record is shown still."""
-        try:
-            with trio.move_on_after(_ASK_TIMEOUT):
-                return await self._gateway.sessions.look_after(user_id)
-        except Refusal as refusal:
-            log.warning("the runner of %s can't be asked: %s", user_id, refusal)
-        return {}
 
 
 class _Page(Route):

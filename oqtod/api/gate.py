@@ -16,7 +16,7 @@ from oqtod.accounts import access
 from oqtod.accounts.authenticator import Asked
 from oqtod.accounts.principal import Principal
 from oqtod.accounts.trail import Trail, actor_of
-from oqtod.api import requests
+from oqtod.api import handover, requests
 from oqtod.api.requests import methods_at
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
@@ -51,6 +51,8 @@ _AUDITED = [
         ("POST", f"/api(/admin)?/sessions/{_KEY}/stop", "session.stop"),
         ("DELETE", f"/api/sessions/{_KEY}", "session.delete"),
         ("DELETE", f"/api/admin/sessions/{_KEY}", "session.stop"),
+        ("POST", f"/api/admin/sessions/{_KEY}/delete", "session.delete"),
+        ("POST", "/api/admin/runners/[^/]+/restart", "runner.restart"),
         ("POST", "/api/admin/users", "user.create"),
         ("POST", "/api/admin/users/[^/]+/(activate|enable)", "user.enable"),
         ("POST", "/api/admin/users/[^/]+/(deactivate|disable)", "user.disable"),
@@ -76,6 +78,8 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        bodiless = scope["method"] == "HEAD"
+        scope = handover.described(scope)
         state = scope["state"]
         asked = Asked.of(scope["method"], scope["query_string"], scope["headers"])
         cors = self._cors(asked)
@@ -90,7 +94,7 @@ class Gate:
                 for name, value in cors.items():
                     headers.append(name, value)
                 message = {**message, "headers": headers.raw}
-            elif asked.method == "HEAD":
+            elif bodiless:
                 message = {**message, "body": b""}
             await send(message)
 

@@ -65,7 +65,7 @@ _HEADERS: dict[str, Node] = {
     "Location": {"description": "Where to go on.", "required": True, "schema": {"type": "string"}},
 }
 
-_EXTRA_HEADERS = {302: ["Location"], 429: ["Retry-After"], 503: ["Retry-After"]}
+_EXTRA_HEADERS = {302: ["Location"], 307: ["Location"], 429: ["Retry-After"], 503: ["Retry-After"]}
 
 
 class OpenApi:
