@@ -64,14 +64,15 @@ class Api:
             *AdminHost(self._gateway).routes(),
             *AdminRunners(self._gateway).routes(),
             *AdminPorts(self._gateway).routes(),
+            *handover.Handover(self._gateway).routes(),
             *self._sessions(),
         ]
-        description = OpenApi(routes, [*PROXIED, handover.OPERATION])
+        description = OpenApi(routes, PROXIED)
         return routes + description.routes()
 
     def application(self) -> Gate:
         """Return the ASGI application."""
-        routes = [*self.routes(), *handover.Handover(self._gateway).routes()]
+        routes = [*self.routes(), *handover.Handover(self._gateway).previews()]
         page = _Page("/{path:path}", self.page, methods=["GET"])
         handlers: dict[object, object] = {
             Refusal: requests.refused,
@@ -197,6 +198,7 @@ class Api:
 
     async def terminal_folder(self, request: Request) -> Response:
         """Send on to the terminal's page: what that is made of lies beside it."""
+        self._session(request)
         return RedirectResponse("terminal/", 307)
 
     async def terminal_page(self, request: Request) -> Response:

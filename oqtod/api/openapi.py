@@ -148,7 +148,7 @@ def _operation(operation: Operation, path: str, schema_of: dict[int, Node], comp
     summary, _, more = operation.text.partition("\n")
     need = operation.need
     node: Node = {
-        "operationId": "_".join(re.findall(r"\w+", f"{operation.method.lower()}{path.removeprefix('/api')}")),
+        "operationId": _name(operation.method, path),
         "tags": [_tag(path)],
         "summary": summary.rstrip("."),
         "security": [{scheme: sorted(need.scopes)} for scheme in _LEVELS[need.level]],
@@ -167,6 +167,12 @@ def _operation(operation: Operation, path: str, schema_of: dict[int, Node], comp
             "content": _content(operation.takes, schema_of),
         }
     return node
+
+
+def _name(method: str, path: str) -> str:
+    """Return what a client that is made of the document calls an operation."""
+    words = re.findall(r"\w+", path.removeprefix("/api"))
+    return "_".join([method.lower(), *words, *(["index"] if path.endswith("/") else [])])
 
 
 def _tag(path: str) -> str:

@@ -26,13 +26,14 @@ RULES: list[tuple[str, str, str]] = [
     ("POST", r"/api/auth/(login|register)", "public"),
     ("GET", r"/api/me", "anyone"),
     ("POST", r"/api/auth/ticket", "anyone"),
+    ("GET", r"/api/gateway/authorize", "anyone"),
     ("PUT", r"/api/me", "person"),
     ("POST", r"/api/auth/(logout|change-password)", "person"),
     ("GET|POST|DELETE", r"/api/keys(/\{key_id\})?", "person"),
     ("GET", r"/api/sessions(/\{key\}(/events)?)?", "sessions:read"),
     ("POST", r"/api/sessions(/get-or-create(-for-workspace)?)?", "sessions:write"),
     ("POST|DELETE", r"/api/sessions/\{key\}(/(stop|resume|activity))?", "sessions:write"),
-    ("GET", r"/api/sessions/\{key\}/terminal/.*", "terminal"),
+    ("GET", r"/api/sessions/\{key\}/terminal(/.*)?", "terminal"),
     ("GET", r"/api/sessions/\{key\}/files/.*", "files:read"),
     ("PUT|POST|DELETE", r"/api/sessions/\{key\}/files/.*", "files:write"),
     (".*", r"/api/sessions/\{key\}/ports/\{port\}/.*", "previews"),
@@ -272,6 +273,7 @@ def request(
     ends = path.endswith(("/stop", "/resume")) or (method == "DELETE" and path.endswith("/{key}"))
     values = {
         "key": scene.spare["id"] if ends else scene.session["id"],
+        **({"key": "no-such-session"} if path.startswith("/api/admin/") else {}),
         "port": str(scene.session["preview_ports"][0]),
         "asset": "xterm.js",
         "name": "no-such-user",
