@@ -6,6 +6,7 @@ time.
 
 from __future__ import annotations
 
+import http.client
 import os
 import random
 import re
@@ -130,6 +131,26 @@ def test_what_a_sessions_services_answer(host: Host, folder: Path) -> None:
         asset="xterm.js",
     )
     assert client.send("GET", f"{base}/files/health").status == 200
+
+
+def test_streams_are_what_they_are_said_to_be(host: Host) -> None:
+    client = host.user("eve")
+    session = client.post("/api/sessions").json
+    paths = host.client().send("GET", "/api/openapi.json").json["paths"]
+    streams = [path for path in paths if re.search(STREAMS, path)]
+    assert len(streams) == 2
+    for path in streams:
+        assert "text/event-stream" in paths[path]["get"]["responses"]["200"]["content"]
+        token = (host.admin if "admin" in path else client).token
+        connection = http.client.HTTPConnection("127.0.0.1", host.port, timeout=20)
+        try:
+            headers = {"Authorization": f"Bearer {token}"}
+            connection.request("GET", path.replace("{key}", session["id"]), headers=headers)
+            response = connection.getresponse()
+            assert response.getheader("content-type", "").startswith("text/event-stream")
+            assert re.match(rb"(event|data): ", response.readline())
+        finally:
+            connection.close()
 
 
 def test_as_a_user(host: Host, folder: Path) -> None:
