@@ -284,7 +284,7 @@ def show(results: dict[str, Figures], ratios: list[dict[str, object]]) -> None:
     for ratio in ratios:
         name = f"{ratio['name']} ({ratio['figure']}) ÷ {ratio['by']}"
         value = "noise" if ratio["ratio"] is None else f"{ratio['ratio']:.2f}"
-        word = {True: "met", False: "NOT met", None: "can't say"}[ratio["met"]]
+        word = "can't say" if ratio["met"] is None else "met" if ratio["met"] else "NOT met"
         print(f"{name:80} {value:>8}  {'≥' if ratio['at_least'] else '≤'} {ratio['target']:<5} {word}")
 
 
