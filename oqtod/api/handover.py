@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from oqtod.api.contract import RUNNER, Operation
 from oqtod.api.requests import principal_of
 from oqtod.errors import Refusal
 from oqtod.sessions import previews
@@ -21,6 +22,16 @@ from oqtod.sessions.context import Gateway
 
 PATH = "/api/gateway/authorize"
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+OPERATION = Operation(
+    method="GET",
+    path=PATH,
+    text="Ask whether a request to a preview may pass, and where to.\n\n"
+    "For reverse proxies that `server.trusted_proxies` names. The request is described in "
+    "`X-Forwarded-Method` and `X-Forwarded-Uri`, and its credentials are passed on.",
+    answers={204: None},
+    refuses=(*RUNNER, "not_found"),
+)
 
 _STATE = "handover"
 
