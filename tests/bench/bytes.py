@@ -28,7 +28,7 @@ from tests.bench.load import percentile
 from tests.bench.peers import Peer
 from tests.bench.processes import cpu_seconds, memory, with_children
 
-_IDLE = 2000
+_IDLE, _IDLE_QUICK = 2000, 500
 _WARM_UP = 20
 _SETTLE = 0.5
 _STREAMS = (1, 4)
@@ -45,11 +45,12 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Run:
-    """How long and how often to measure. `seconds` is for one measurement."""
+    """How long and how often to measure. `seconds` is for one; `idle` WebSockets are held open."""
 
     folder: Path
     seconds: float
     rounds: int
+    idle: int
 
 
 def requests(peer: Peer, run: Run) -> Figures:
@@ -106,9 +107,9 @@ def idle(peer: Peer, run: Run) -> Figures:
     with load.websockets(peer.websockets, peer.echo, _WARM_UP):
         time.sleep(_SETTLE)
     before = memory(with_children(peer.pid))
-    with load.websockets(peer.websockets, peer.echo, _IDLE):
+    with load.websockets(peer.websockets, peer.echo, run.idle):
         time.sleep(_SETTLE)
-        return {"idle": (memory(with_children(peer.pid)) - before) / _IDLE}
+        return {"idle": (memory(with_children(peer.pid)) - before) / run.idle}
 
 
 ROWS: dict[str, Callable[[Peer, Run], Figures]] = {
@@ -318,9 +319,9 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     load_average = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="oqb.") as folder:
-        run = Run(Path(folder), options.seconds, options.rounds)
+        run = Run(Path(folder), options.seconds, options.rounds, _IDLE)
         if options.quick:
-            run = replace(run, seconds=0.5, rounds=1)
+            run = replace(run, seconds=0.5, rounds=1, idle=_IDLE_QUICK)
         results, failures = measure(run, wanted, [row for row in ROWS if row in rows])
     ratios = compare(results)
     show(results, ratios)
