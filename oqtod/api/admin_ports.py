@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import pwd
-import socket
 
 import trio
 from starlette.requests import Request
@@ -14,10 +13,8 @@ from starlette.routing import Route
 from oqtod.api.requests import json
 from oqtod.sessions.context import Gateway
 from oqtod.sessions.model import Session
-from oqtod.sessions.ports import BLOCK, preview_ports
-from runner import listeners
+from oqtod.sessions.ports import BLOCK, listeners, preview_ports
 
-_LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 _NAMES = ("agent", "fileserver", "terminal")
 
 
@@ -39,10 +36,10 @@ class AdminPorts:
         return json(await trio.to_thread.run_sync(self._ports, self._gateway.sessions.records.live()))
 
     def _ports(self, sessions: list[Session]) -> list[dict[str, object]]:
-        found = []
+        found, listening = [], listeners()
         for session in sessions:
             for port, purpose in _held(session):
-                uid = _listener(port)
+                uid = listening.get(port)
                 listener = None if uid is None else {"uid": uid, "account": _account(uid)}
                 found.append(
                     {
@@ -70,15 +67,6 @@ def _held(session: Session) -> list[tuple[int, str]]:
     if session.stream_port is not None:
         held.append((session.stream_port, "stream"))
     return held
-
-
-def _listener(port: int) -> int | None:
-    """Return the uid of whoever a connection to this port of the loopback would reach."""
-    for family, address in _LOOPBACK:
-        uid = listeners.owner(family, address, port)
-        if uid is not None:
-            return uid
-    return None
 
 
 @functools.lru_cache(maxsize=1024)
