@@ -3,7 +3,6 @@
 usage: completions.py ROOT      write below ROOT/usr/share
 """
 
-
 from __future__ import annotations
 
 import sys
