@@ -364,47 +364,6 @@ def test_refusals_say_what_to_do(oqtoctl: Oqtoctl) -> None:
     assert oqtoctl.run("user", "show", "../sessions").code == 1
 
 
-COMPLETE = """
-source <(oqtoctl completion bash)
-complete -p oqtoctl >/dev/null
-COMP_WORDS=({words}) COMP_CWORD={last}
-_oqtoctl_completion oqtoctl
-printf '%s\\n' "${{COMPREPLY[@]}}"
-"""
-
-
-def completed(oqtoctl: Oqtoctl, *words: str) -> list[str]:
-    """What bash suggests for the last of these words."""
-    quoted = " ".join(f"'{word}'" for word in ("oqtoctl", *words))
-    script = COMPLETE.format(words=quoted, last=len(words))
-    environment = oqtoctl.environment(PATH=f"{Path(OQTOCTL).parent}:{os.environ['PATH']}")
-    done = subprocess.run(
-        ["bash", "--norc", "-euc", script],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
-
-
-def test_bash_completes(oqtoctl: Oqtoctl, session: str) -> None:
-    assert completed(oqtoctl, "us") == ["user"]
-    assert {"list", "logs", "top"} <= set(completed(oqtoctl, "session", ""))
-    assert completed(oqtoctl, "user", "create", "--pass") == ["--password-stdin"]
-    assert completed(oqtoctl, "user", "show", "de") == ["dev"]
-    assert completed(oqtoctl, "session", "stop", session[:4]) == [session]
-    assert completed(oqtoctl, "user", "set-role", "dev", "a") == ["admin"]
-
-
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_the_other_shells_get_a_script(oqtoctl: Oqtoctl, shell: str) -> None:
-    script = oqtoctl("completion", shell).out
-    assert f"_OQTOCTL_COMPLETE={shell}_complete" in script
-
-
 def test_nobody_listens_any_more(tmp_path: Path) -> None:
     with accounts.running(tmp_path, CONFIG) as gone:
         oqtoctl = Oqtoctl(gone.folder)
