@@ -6,23 +6,19 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 import msgspec
-import psutil
 import trio
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from oqtod import __version__
-from oqtod.api import views
+from oqtod.api import host_use, views
 from oqtod.api.admin_users import counted
+from oqtod.api.host_use import HostUse
 from oqtod.api.requests import json, note
-from oqtod.clock import now
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
 from oqtod.sessions.model import STATUSES, Session
-
-METRICS_INTERVAL = 2.0
-"""Seconds between two snapshots of the host."""
 
 
 class AdminHost:
@@ -30,6 +26,7 @@ class AdminHost:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._host = HostUse(gateway)
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -85,28 +82,14 @@ class AdminHost:
         )
 
     async def metrics(self, request: Request) -> Response:
-        """Stream snapshots of the host as server-sent events."""
+        """Stream snapshots of the host and of who uses it, as server-sent events."""
         headers = {"cache-control": "no-store"}
         return StreamingResponse(self._snapshots(), media_type="text/event-stream", headers=headers)
 
     async def _snapshots(self) -> AsyncIterator[bytes]:
-        psutil.cpu_percent()  # counts from here
         while True:
-            memory = psutil.virtual_memory()
-            snapshot: dict[str, object] = {
-                "timestamp": now(),
-                "host": {
-                    "cpu_percent": psutil.cpu_percent(),
-                    "mem_total_bytes": memory.total,
-                    "mem_used_bytes": memory.used,
-                    "mem_available_bytes": memory.available,
-                },
-                "containers": [],
-                "sessions": Counter(session.status for session in self._gateway.sessions.records.live()),
-                "error": None,
-            }
-            yield b"data: %s\n\n" % msgspec.json.encode(snapshot)
-            await trio.sleep(METRICS_INTERVAL)
+            yield b"data: %s\n\n" % msgspec.json.encode(await self._host.snapshot())
+            await trio.sleep(host_use.INTERVAL)
 
     def _all(self) -> list[Session]:
         records = self._gateway.sessions.records

@@ -23,6 +23,7 @@ from oqtod.api.admin_users import AdminUsers
 from oqtod.api.auth import Auth
 from oqtod.api.gate import Gate
 from oqtod.api.health import Health
+from oqtod.api.metrics import Metrics
 from oqtod.api.requests import body, json, principal_of
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
@@ -63,6 +64,7 @@ class Api:
             *AdminUsers(self._gateway).routes(),
             *AdminInvites(self._gateway).routes(),
             *AdminHost(self._gateway).routes(),
+            *Metrics(self._gateway).routes(),
             Route("/api/sessions", self.list_sessions, methods=["GET"]),
             Route("/api/sessions", self.create, methods=["POST"]),
             Route("/api/sessions/get-or-create", self.get_or_create, methods=["POST"]),

@@ -106,7 +106,7 @@ class Gate:
         trusted = isinstance(state.get("principal"), Principal)  # a process at the admin socket
         if not trusted:
             authenticator.check_host(asked)
-        if path != "/api" and not path.startswith("/api/"):
+        if path not in ("/api", "/metrics") and not path.startswith("/api/"):
             await self._application(scope, receive, send)
             return
         if asked.method == "OPTIONS":

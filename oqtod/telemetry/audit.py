@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from pathlib import Path
 from typing import Literal
 
@@ -93,6 +93,8 @@ class Audit:
     """The audit log of one gateway. Without a path nothing is written."""
 
     def __init__(self, path: Path | None) -> None:
+        self.events: Counter[tuple[str, Outcome]] = Counter()
+        """How often each event had each outcome, whether there is a file or not."""
         self._path = path
         self._file: _File | None = _File(path) if path is not None else None
         self._waiting: deque[bytes] = deque()
@@ -106,6 +108,7 @@ class Audit:
     def write(self, line: Line) -> None:
         """Have a line written soon. Never fails and never waits."""
         assert line.event in EVENTS, line.event
+        self.events[line.event, line.outcome] += 1
         if self._file is None:
             return
         if len(self._waiting) >= MAX_WAITING:
@@ -118,6 +121,16 @@ class Audit:
         """Open the file anew before the next line. Without it a file that was moved away is noticed too."""
         if self._file is not None:
             self._file.stale = True
+
+    @property
+    def waiting(self) -> int:
+        """How many lines are not written yet."""
+        return len(self._waiting)
+
+    @property
+    def lost(self) -> int:
+        """How many lines found no room, and will never be written."""
+        return self._lost
 
     @property
     def trouble(self) -> str | None:
