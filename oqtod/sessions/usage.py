@@ -64,7 +64,7 @@ class Reading:
         for one in self.sessions:
             use = UserUse(1, one.usage.memory, one.usage.tasks, one.cpus)
             users[one.session.user_id].add(use)
-        return dict(users)
+        return dict(sorted(users.items()))
 
 
 class Meter:
@@ -95,12 +95,14 @@ class Meter:
             for user_id in sorted({session.user_id for session in running.values()}):
                 nursery.start_soon(partial(self._ask, user_id, known, reading.silent))
         used = {} if before is None else {x.session.id: x.usage.cpu for x in before.sessions}
-        for session_id, usage in known.items():
-            if session_id in running:
-                cpus = None
-                if before is not None and session_id in used and reading.at > before.at:
-                    cpus = max(0.0, usage.cpu - used[session_id]) / (reading.at - before.at)
-                reading.sessions.append(SessionUse(running[session_id], usage, cpus))
+        for session_id, session in running.items():
+            usage = known.get(session_id)
+            if usage is None:
+                continue
+            cpus = None
+            if before is not None and session_id in used and reading.at > before.at:
+                cpus = max(0.0, usage.cpu - used[session_id]) / (reading.at - before.at)
+            reading.sessions.append(SessionUse(session, usage, cpus))
         return reading
 
     async def _ask(self, user_id: str, known: dict[str, Usage], silent: list[str]) -> None:
