@@ -282,6 +282,13 @@ class Registry:
             raise CallFailed("no_session", "the session does not run here")
         return (await session.open_port(port)).detach()
 
+    def logs(self, session_id: str) -> dict[str, str]:
+        """Return what a session's services reported of late, by name. Raises CallFailed."""
+        session = self._sessions.get(session_id)
+        if session is None:
+            raise CallFailed("no_session", "the session does not run here")
+        return {name: service.log.text() for name, service in session.services.items()}
+
     async def stop(self, session_id: str) -> None:
         """End a session; fine when there is none."""
         async with self._locks.setdefault(session_id, trio.Lock()):

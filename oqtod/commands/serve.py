@@ -24,8 +24,8 @@ from oqtod.gateway.forwarded import TrustedProxies
 from oqtod.gateway.front import Front
 from oqtod.gateway.listening import PortTaken, listen
 from oqtod.gateway.proxy import Proxy
-from oqtod.placements import personal
 from oqtod.placements.accounts import HostDirectory, PersonalDirectory, RunnerDirectory
+from oqtod.placements.personal import PersonalRunner
 from oqtod.placements.runners import Runners
 from oqtod.sessions.activity import Activity
 from oqtod.sessions.context import Gateway
@@ -146,8 +146,9 @@ async def _directory(config: Config, nursery: trio.Nursery) -> RunnerDirectory:
     if not config.local.single_user:
         return HostDirectory(nursery)
     folder = Path(tempfile.mkdtemp(prefix="oqto-", dir=os.environ.get("XDG_RUNTIME_DIR")))
-    await nursery.start(personal.run, folder / "runner.sock")
-    return PersonalDirectory(str(folder / "runner.sock"), admin_socket(config))
+    runner = PersonalRunner(folder / "runner.sock")
+    await nursery.start(runner.run)
+    return PersonalDirectory(runner, admin_socket(config))
 
 
 async def _serve_administrators(front: Front, directory: RunnerDirectory, config: Config) -> None:
