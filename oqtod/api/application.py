@@ -17,6 +17,7 @@ from oqtod.accounts.principal import Principal
 from oqtod.accounts.users import User
 from oqtod.api import events, requests, views
 from oqtod.api.account import Account
+from oqtod.api.admin_audit import AdminAudit
 from oqtod.api.admin_host import AdminHost
 from oqtod.api.admin_invites import AdminInvites
 from oqtod.api.admin_users import AdminUsers
@@ -64,6 +65,7 @@ class Api:
             *AdminUsers(self._gateway).routes(),
             *AdminInvites(self._gateway).routes(),
             *AdminHost(self._gateway).routes(),
+            *AdminAudit(self._gateway).routes(),
             *Metrics(self._gateway).routes(),
             Route("/api/sessions", self.list_sessions, methods=["GET"]),
             Route("/api/sessions", self.create, methods=["POST"]),

@@ -1,0 +1,143 @@
+"""GET /api/admin/audit: the audit log's last lines, and those to come as server-sent events.
+
+An event without a name carries a line; `missed` says how many the client was too slow for. A follower is told
+of lines that are written down: what becomes of the file meanwhile doesn't matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import trio
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from oqtod.api.requests import json, note
+from oqtod.errors import Refusal
+from oqtod.sessions.context import Gateway
+from oqtod.telemetry.audit import EVENTS
+from oqtod.telemetry.audit_reading import Found, Wanted, essence_of, last_lines
+
+MOST_LINES = 1000
+"""Lines in one answer."""
+
+_LINES = 100
+_SETTLE = 1.0
+_QUIET = 15.0
+"""Seconds of silence after which a comment keeps proxies from closing the stream."""
+
+
+class AdminAudit:
+    """The endpoint. The gate has seen to it that an administrator asks, and writes that down."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._users = gateway.accounts.users
+        self._audit = gateway.audit
+
+    def routes(self) -> list[Route]:
+        """Return the route."""
+        return [Route("/api/admin/audit", self.audit, methods=["GET"])]
+
+    async def audit(self, request: Request) -> Response:
+        """Return lines, `?limit=` of them, of `?user=`, `?event=` and `?since=`; go on with `?follow=1`."""
+        path = self._audit.path
+        if path is None:
+            raise Refusal("not_found", "no audit log is kept", "see logging.audit_enabled")
+        query = request.query_params
+        wanted, limit = self._wanted(query), _limit(query)
+        asked = [f"{name}={query[name]}" for name in ("user", "event", "since", "follow") if name in query]
+        note(request, detail=" ".join(["reads the audit log", *asked]))
+        if query.get("follow", "0") in ("1", "true", "yes"):
+            lines = self._followed(path, wanted, limit)
+            return StreamingResponse(
+                lines, media_type="text/event-stream", headers={"cache-control": "no-store"}
+            )
+        found = await self._found(path, wanted, limit)
+        return json({"lines": [msgspec.Raw(line) for line in found.lines], "complete": found.complete})
+
+    async def _found(self, path: Path, wanted: Wanted, limit: int) -> Found:
+        await self._audit.settle(timeout=_SETTLE)
+        try:
+            return await trio.to_thread.run_sync(last_lines, path, wanted, limit)
+        except OSError as error:
+            raise Refusal("unavailable", f"the audit log can't be read: {error.strerror}") from error
+
+    async def _followed(self, path: Path, wanted: Wanted, limit: int) -> AsyncIterator[bytes]:
+        with self._audit.follow() as follower:
+            try:
+                found = await self._found(path, wanted, limit)
+            except Refusal as refusal:
+                yield b"event: error\ndata: %s\n\n" % msgspec.json.encode({"error": refusal.message})
+                return
+            for line in found.lines:
+                yield b"data: %s\n\n" % line
+            # What was written while we read is told too: these batches, and one that is being written.
+            known = follower.waiting + 1
+            while True:
+                lines: list[bytes] = []
+                missed = 0
+                with trio.move_on_after(_QUIET):
+                    lines, missed = await follower.next()
+                if not lines:
+                    yield b": still there\n\n"
+                    continue
+                if missed:
+                    yield b'event: missed\ndata: {"lines": %d}\n\n' % missed
+                for line in lines:
+                    essence = essence_of(line)
+                    if essence is None or (known and essence.timestamp <= found.newest):
+                        continue
+                    if wanted.fits(essence):
+                        yield b"data: %s\n" % line  # which ends with a newline itself
+                known = max(0, known - 1)
+
+    def _wanted(self, query: QueryParams) -> Wanted:
+        return Wanted(users=self._named(query.get("user")), event=_event(query), since=_since(query))
+
+    def _named(self, name: str | None) -> frozenset[str] | None:
+        """Return the ids of whom a name may mean: lines of users who are deleted stay."""
+        if name is None:
+            return None
+        try:
+            return frozenset({name, self._users.named(name).id})
+        except Refusal:
+            return frozenset({name})
+
+
+def _limit(query: QueryParams) -> int:
+    text = query.get("limit", str(_LINES))
+    if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text) <= MOST_LINES):
+        raise Refusal("bad_request", f"limit must be a number from 0 to {MOST_LINES}")
+    return int(text)
+
+
+def _event(query: QueryParams) -> str | None:
+    event = query.get("event")
+    groups = {name.partition(".")[0] for name in EVENTS}
+    if event is not None and event not in EVENTS and event not in groups:
+        raise Refusal(
+            "bad_request",
+            f"there is no event {event[:100]}",
+            f"events are: {', '.join(EVENTS)}; or all of {', '.join(sorted(groups))}",
+        )
+    return event
+
+
+def _since(query: QueryParams) -> str | None:
+    text = query.get("since")
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            raise ValueError
+        moment = moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        hint = "like 2026-01-31T12:00:00Z; in a URL a + is written %2B"
+        raise Refusal("bad_request", "since must be a time with its zone", hint) from error
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
