@@ -57,17 +57,18 @@ class AdminAudit:
             return StreamingResponse(
                 lines, media_type="text/event-stream", headers={"cache-control": "no-store"}
             )
+        await self._audit.settle(timeout=_SETTLE)
         found = await self._found(path, wanted, limit)
         return json({"lines": [msgspec.Raw(line) for line in found.lines], "complete": found.complete})
 
     async def _found(self, path: Path, wanted: Wanted, limit: int) -> Found:
-        await self._audit.settle(timeout=_SETTLE)
         try:
             return await trio.to_thread.run_sync(last_lines, path, wanted, limit)
         except OSError as error:
             raise Refusal("unavailable", f"the audit log can't be read: {error.strerror}") from error
 
     async def _followed(self, path: Path, wanted: Wanted, limit: int) -> AsyncIterator[bytes]:
+        await self._audit.settle(timeout=_SETTLE)
         with self._audit.follow() as follower:
             try:
                 found = await self._found(path, wanted, limit)
@@ -76,8 +77,7 @@ class AdminAudit:
                 return
             for line in found.lines:
                 yield b"data: %s\n\n" % line
-            # What was written while we read is told too: these batches, and one that is being written.
-            known = follower.waiting + 1
+            known = 2  # what was written while we read is told again, and what is being written may be
             while True:
                 lines: list[bytes] = []
                 missed = 0
@@ -86,8 +86,6 @@ class AdminAudit:
                 if not lines:
                     yield b": still there\n\n"
                     continue
-                if missed:
-                    yield b'event: missed\ndata: {"lines": %d}\n\n' % missed
                 for line in lines:
                     essence = essence_of(line)
                     if essence is None or (known and essence.timestamp <= found.newest):
@@ -95,6 +93,8 @@ class AdminAudit:
                     if wanted.fits(essence):
                         yield b"data: %s\n" % line  # which ends with a newline itself
                 known = max(0, known - 1)
+                if missed:
+                    yield b'event: missed\ndata: {"lines": %d}\n\n' % missed
 
     def _wanted(self, query: QueryParams) -> Wanted:
         return Wanted(users=self._named(query.get("user")), event=_event(query), since=_since(query))

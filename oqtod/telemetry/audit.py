@@ -32,7 +32,7 @@ SLOW = 5.0
 _BATCH = 1000
 _PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _CLOSING = 5.0
-_FOLLOWED = 16  # batches that wait for a slow follower
+_FOLLOWED = 10_000  # lines that wait for a slow follower
 
 Outcome = Literal["success", "failure", "denied"]
 
@@ -96,30 +96,23 @@ class Follower:
     """Somebody who watches the log. Who is too slow misses lines, and is told how many."""
 
     def __init__(self) -> None:
-        self._told: deque[list[bytes]] = deque()
+        self._told: list[bytes] = []
         self._more = trio.Event()
         self._missed = 0
 
     def tell(self, lines: list[bytes]) -> None:
         """Hand over lines that were written."""
-        if len(self._told) >= _FOLLOWED:
-            self._missed += len(lines)
-        else:
-            self._told.append(lines)
+        room = _FOLLOWED - len(self._told)
+        self._told += lines[:room]
+        self._missed += len(lines[room:])
         self._more.set()
 
-    @property
-    def waiting(self) -> int:
-        """How many batches of lines wait for `next`."""
-        return len(self._told)
-
     async def next(self) -> tuple[list[bytes], int]:
-        """Return the next lines, and how many were missed since the last call."""
+        """Return the next lines, and how many were missed after them."""
         await self._more.wait()
-        lines = self._told.popleft()
+        self._more = trio.Event()
+        lines, self._told = self._told, []
         missed, self._missed = self._missed, 0
-        if not self._told:
-            self._more = trio.Event()
         return lines, missed
 
 
