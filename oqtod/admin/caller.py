@@ -35,7 +35,7 @@ def _note(context: click.Context, option: click.Parameter, value: object) -> Non
         context.meta.setdefault(_GIVEN, {})[option.name] = value
 
 
-class _Everywhere(click.Option):
+class Everywhere(click.Option):
     """An option that every command takes."""
 
 
@@ -57,7 +57,7 @@ def everywhere() -> list[click.Parameter]:
             {"metavar": "FILE", "type": file, "help": "Take the token from here.  [$OQTO_TOKEN]"},
         ),
     ]
-    return [_Everywhere([name], expose_value=False, callback=_note, **settings) for name, settings in options]
+    return [Everywhere([name], expose_value=False, callback=_note, **settings) for name, settings in options]
 
 
 def caller_of(context: click.Context) -> Caller:
@@ -69,6 +69,15 @@ def caller_of(context: click.Context) -> Caller:
         raise click.UsageError("the admin socket takes no token: --token-file goes with --server", context)
     where = Where(given.get("server"), given.get("admin_socket"), given.get("token_file"))
     return Caller(Daemon(where), as_json=bool(given.get("json")))
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask whether to go on, unless `yes`. Raises Abort; UsageError where nobody can be asked."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("this can't be taken back: say --yes where nobody can be asked")
+    click.confirm(output.printable(question), abort=True, err=True)
 
 
 class Command(click.Command):
@@ -86,7 +95,7 @@ class Command(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write its own options, then examples."""
-        own = [x.get_help_record(ctx) for x in self.get_params(ctx) if not isinstance(x, _Everywhere)]
+        own = [x.get_help_record(ctx) for x in self.get_params(ctx) if not isinstance(x, Everywhere)]
         with formatter.section("Options"):
             formatter.write_dl([record for record in own if record is not None])
         _write_end(formatter, self.examples)

@@ -24,6 +24,7 @@ TIMEOUT = 120.0
 
 _CONNECT_TIMEOUT = 10.0
 _MAX_TOKEN = 16_384
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _EXITS = {400: USAGE, 401: FORBIDDEN, 403: FORBIDDEN}
 _UCRED = struct.Struct("3i")
 
@@ -230,6 +231,11 @@ def _connected_to(url: str, timeout: float | None) -> http.client.HTTPConnection
         raise _usage(f"{url!r} is no URL of a server", "like https://oqto.example.org")
     if parts.username is not None or parts.password is not None:
         raise _usage("the URL must carry no password", "a token goes into $OQTO_TOKEN or --token-file")
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise _usage(
+            "a token isn't sent over a network in the clear",
+            f"use https, or a tunnel: ssh -L 8080:127.0.0.1:8080 {parts.hostname}",
+        )
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     try:
         connection = kind(parts.hostname, parts.port, timeout=_CONNECT_TIMEOUT)

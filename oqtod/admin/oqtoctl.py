@@ -18,7 +18,17 @@ from oqtod import __version__
 from oqtod.admin.caller import Root
 
 _COMMANDS = {
+    "status": "oqtod.admin.status:status",
+    "user": "oqtod.admin.users:user",
+    "session": "oqtod.admin.sessions:session",
+    "runner": "oqtod.admin.runners:runner",
+    "invite": "oqtod.admin.invites:invite",
+    "key": "oqtod.admin.keys:key",
+    "port": "oqtod.admin.ports:port",
+    "config": "oqtod.admin.configuration:config_group",
+    "sandbox": "oqtod.admin.sandbox:sandbox",
     "hash-password": "oqtod.admin.passwords:hash_password",
+    "completion": "oqtod.admin.completion:completion",
 }
 """Every command: its name, and where it is. The order is that of the help."""
 

@@ -11,8 +11,12 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING, Literal
 
 import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _GAP = "  "
 _SIZES = ("B", "K", "M", "G", "T")
@@ -42,7 +46,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: st
     if not cells and empty is not None and sys.stdout.isatty():
         click.echo(empty)
     elif sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
-        _on_terminal(columns, cells)
+        from rich.console import Console  # slow, and only people need it
+
+        Console(highlight=False).print(rich_table(columns, cells))
     else:
         click.echo(aligned(columns, cells))
 
@@ -101,18 +107,19 @@ def size(count: float) -> str:
     return f"{count:.0f}{unit}" if unit == "B" or count >= 10 else f"{count:.1f}{unit}"
 
 
-def _on_terminal(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console  # slow, and only people need it
-    from rich.table import Table
+def rich_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Return a table for a terminal."""
+    from rich.table import Table  # slow, and only people need it
     from rich.text import Text
 
     shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
-        justify = "right" if column.startswith(">") else "left"
-        shown.add_column(column.lstrip(">"), justify=justify, overflow="fold")  # type: ignore[arg-type]  # a Literal
+        justify: Literal["left", "right"] = "right" if column.startswith(">") else "left"
+        shown.add_column(column.lstrip(">"), justify=justify, overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(value, style=_STYLES.get(value, "")) for value in row))
-    Console(highlight=False).print(shown)
+        cells = [cell(value) for value in row]
+        shown.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in cells))
+    return shown
 
 
 _STYLES = {

@@ -20,6 +20,18 @@ def asked(*, confirm: bool = True) -> str:
     return password
 
 
+def asked_or_none() -> str | None:
+    """Return a password from a prompt, None for an empty one. Raises UsageError."""
+    password: str = click.prompt(
+        "Password (empty for none)", default="", show_default=False, hide_input=True, err=True
+    )
+    if not password:
+        return None
+    if click.prompt("Repeat for confirmation", hide_input=True, err=True) != password:
+        raise click.UsageError("the two passwords differ")
+    return password
+
+
 @click.command(
     "hash-password",
     cls=Command,

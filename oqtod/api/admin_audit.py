@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from oqtod.api.requests import json, note
+from oqtod.api.requests import is_true, json, note
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
 from oqtod.telemetry.audit import EVENTS
@@ -52,7 +52,7 @@ class AdminAudit:
         wanted, limit = self._wanted(query), _limit(query)
         asked = [f"{name}={query[name]}" for name in ("user", "event", "since", "follow") if name in query]
         note(request, detail=" ".join(["reads the audit log", *asked]))
-        if query.get("follow", "0") in ("1", "true", "yes"):
+        if is_true(query, "follow"):
             lines = self._followed(path, wanted, limit)
             return StreamingResponse(
                 lines, media_type="text/event-stream", headers={"cache-control": "no-store"}

@@ -12,10 +12,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from oqtod import __version__
-from oqtod.api import host_use, views
+from oqtod.api import host_use, known, views
 from oqtod.api.admin_users import counted
 from oqtod.api.host_use import HostUse
-from oqtod.api.requests import json, note
+from oqtod.api.requests import is_true, json, note
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
 from oqtod.sessions.model import STATUSES, Session
@@ -37,12 +37,17 @@ class AdminHost:
             Route(one, self.stop, methods=["DELETE"]),
             Route(f"{one}/stop", self.stop, methods=["POST"]),
             Route(f"{one}/resume", self.resume, methods=["POST"]),
+            Route(f"{one}/delete", self.delete, methods=["POST"]),
+            Route(f"{one}/logs", self.logs, methods=["GET"]),
             Route("/api/admin/stats", self.stats, methods=["GET"]),
             Route("/api/admin/metrics", self.metrics, methods=["GET"]),
         ]
 
     async def list_sessions(self, request: Request) -> Response:
-        """List everybody's sessions, newest first; `?user=` and `?status=` pick some."""
+        """List everybody's sessions, newest first; `?user=` and `?status=` pick some.
+
+        With `?usage=true` the runners are asked what each takes, and how its services are.
+        """
         query = request.query_params
         wanted = self._gateway.accounts.users.named(query["user"]).id if "user" in query else None
         sessions = [
@@ -50,11 +55,40 @@ class AdminHost:
             for session in self._all()
             if wanted in (None, session.user_id) and query.get("status") in (None, session.status)
         ]
-        return json([self._view(session) for session in sessions])
+        running = [x.user_id for x in sessions if x.status == "running"] if is_true(query, "usage") else []
+        statuses = await known.of_users(self._gateway, running)
+        return json([views.session(x, self._gateway, statuses.get(x.id)) for x in sessions])
 
     async def get(self, request: Request) -> Response:
-        """Return anybody's session."""
-        return json(self._view(self._session(request)))
+        """Return anybody's session, and what its runner says of it."""
+        session = self._session(request)
+        statuses = await known.of_user(self._gateway, session.user_id) if session.live else {}
+        session = self._gateway.sessions.records.get(session.id)
+        return json(views.session(session, self._gateway, statuses.get(session.id)))
+
+    async def delete(self, request: Request) -> Response:
+        """Forget anybody's session; a live one is stopped first. (DELETE only stops: the web UI's button.)"""
+        session = self._session(request)
+        note(request, detail=f"of {session.user_id}")
+        session = await self._gateway.sessions.stop(session, reason="deleted by an administrator")
+        await self._gateway.sessions.delete(session)
+        return Response(status_code=204)
+
+    async def logs(self, request: Request) -> Response:
+        """Return what the services of a running session wrote to stdout and stderr of late, in lines.
+
+        That is ttyd's or the file server's own reports; what people type or see is not in it.
+        """
+        session = self._session(request)
+        logs = await self._gateway.sessions.runners.logs(session) if session.status == "running" else {}
+        return json(
+            {
+                "session_id": session.id,
+                "status": session.status,
+                "error_message": session.error_message,
+                "services": {name: text.splitlines() for name, text in logs.items()},
+            }
+        )
 
     async def stop(self, request: Request) -> Response:
         """Stop anybody's session."""

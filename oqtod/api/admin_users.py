@@ -11,7 +11,7 @@ from oqtod.accounts import passwords
 from oqtod.accounts.users import Changes, NewUser, Role, User, check
 from oqtod.api import views
 from oqtod.api.account import NewKey
-from oqtod.api.requests import body, json, note, principal_of
+from oqtod.api.requests import body, is_true, json, note, principal_of
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
 
@@ -181,7 +181,7 @@ class AdminUsers:
                 f"{user.username} stands in auth.dev_users of the configuration",
                 "take the user out there, and restart oqtod",
             )
-        remove_home = request.query_params.get("remove_home", "false") in ("true", "1", "yes")
+        remove_home = is_true(request.query_params, "remove_home")
         note(request, detail=f"{user.id}{', with the home' if remove_home else ''}")
         await self._end(user, remove_account=True, remove_home=remove_home)
         return Response(status_code=204)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import msgspec
-import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,11 +13,13 @@ from starlette.routing import Route
 
 from oqtod.accounts.principal import Principal
 from oqtod.accounts.users import User
-from oqtod.api import events, requests, views
+from oqtod.api import events, known, requests, views
 from oqtod.api.account import Account
 from oqtod.api.admin_audit import AdminAudit
 from oqtod.api.admin_host import AdminHost
 from oqtod.api.admin_invites import AdminInvites
+from oqtod.api.admin_ports import AdminPorts
+from oqtod.api.admin_runners import AdminRunners
 from oqtod.api.admin_users import AdminUsers
 from oqtod.api.auth import Auth
 from oqtod.api.gate import Gate
@@ -30,14 +30,9 @@ from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
 from oqtod.sessions.model import Session
 from oqtod.store.database import StorageError
-from runner.protocol.messages import SessionStatus
 from runner.terminal.assets import asset
 
-log = logging.getLogger(__name__)
-
 _MAX_ENVIRONMENT = 100
-_ASK_TIMEOUT = 5.0
-"""Seconds that showing a session waits for its runner."""
 
 
 class NewSession(msgspec.Struct):
@@ -65,6 +60,8 @@ class Api:
             *AdminUsers(self._gateway).routes(),
             *AdminInvites(self._gateway).routes(),
             *AdminHost(self._gateway).routes(),
+            *AdminRunners(self._gateway).routes(),
+            *AdminPorts(self._gateway).routes(),
             *AdminAudit(self._gateway).routes(),
             *Metrics(self._gateway).routes(),
             Route("/api/sessions", self.list_sessions, methods=["GET"]),
@@ -107,9 +104,9 @@ class Api:
     async def list_sessions(self, request: Request) -> Response:
         """List the user's own sessions."""
         user = self._principal(request).user
-        known = await self._known(user.id)
+        statuses = await known.of_user(self._gateway, user.id)
         sessions = self._gateway.sessions.records.of_user(user.id)
-        return json([views.session(session, self._gateway, known.get(session.id)) for session in sessions])
+        return json([views.session(session, self._gateway, statuses.get(session.id)) for session in sessions])
 
     async def create(self, request: Request) -> Response:
         """Make and start a session."""
@@ -198,19 +195,10 @@ class Api:
     async def _view(self, session: Session) -> dict[str, object]:
         if session.status != "running":
             return views.session(session, self._gateway, None)
-        known = await self._known(session.user_id)
+        statuses = await known.of_user(self._gateway, session.user_id)
         return views.session(
-            self._gateway.sessions.records.get(session.id), self._gateway, known.get(session.id)
+            self._gateway.sessions.records.get(session.id), self._gateway, statuses.get(session.id)
         )
-
-    async def _known(self, user_id: str) -> dict[str, SessionStatus]:
-        """What the user's runner says; nothing while it can't be asked: what is on record is shown still."""
-        try:
-            with trio.move_on_after(_ASK_TIMEOUT):
-                return await self._gateway.sessions.look_after(user_id)
-        except Refusal as refusal:
-            log.warning("the runner of %s can't be asked: %s", user_id, refusal)
-        return {}
 
 
 def _environment(asked: dict[str, str]) -> dict[str, str]:

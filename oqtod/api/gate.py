@@ -49,6 +49,8 @@ _AUDITED = [
         ("POST", f"/api(/admin)?/sessions/{_KEY}/stop", "session.stop"),
         ("DELETE", f"/api/sessions/{_KEY}", "session.delete"),
         ("DELETE", f"/api/admin/sessions/{_KEY}", "session.stop"),
+        ("POST", f"/api/admin/sessions/{_KEY}/delete", "session.delete"),
+        ("POST", "/api/admin/runners/[^/]+/restart", "runner.restart"),
         ("POST", "/api/admin/users", "user.create"),
         ("POST", "/api/admin/users/[^/]+/(activate|enable)", "user.enable"),
         ("POST", "/api/admin/users/[^/]+/(deactivate|disable)", "user.disable"),

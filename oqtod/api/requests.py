@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 import msgspec
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -29,6 +30,11 @@ def principal_of(request: Request) -> Principal:
 def address_of(request: Request) -> str:
     """Return the address that a request came from."""
     return request.client.host if request.client is not None else "local"
+
+
+def is_true(query: QueryParams, name: str) -> bool:
+    """Say whether a parameter of the query switches something on."""
+    return query.get(name, "false") in ("true", "1", "yes")
 
 
 def note(request: Request, *, user_id: str | None = None, detail: str | None = None) -> None:

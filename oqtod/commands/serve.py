@@ -49,19 +49,8 @@ _ADMIN_SOCKET_RETRY = 10.0
 _FRONTENDS = (Path("/usr/share/oqtod/frontend"), Path(__file__).resolve().parents[2] / "frontend")
 
 
-@click.command()
-@click.option("--config", "path", metavar="FILE", type=click.Path(path_type=Path), help="Configuration file.")
-@click.option("--host", metavar="ADDRESS", help="Listen on this address instead of server.host.")
-@click.option("--port", metavar="NUMBER", type=int, help="Listen on this port instead of server.port.")
-@click.option(
-    "--personal", "is_personal", is_flag=True, help="For yourself: no root, no systemd, no accounts."
-)
 def serve(path: Path | None, host: str | None, port: int | None, is_personal: bool) -> None:
-    """Run the gateway: web page, API, and the way to every session.
-
-    On a server, systemd runs this as oqtod-gateway.service. With --personal it runs sessions as yourself, and
-    prints a login that is good for this start.
-    """
+    """Run the gateway until it is told to end; exit with what went wrong."""
     overrides: dict[str, object] = {}
     if is_personal:
         overrides |= {"local.enabled": True, "local.single_user": True}

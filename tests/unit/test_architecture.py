@@ -69,7 +69,7 @@ PERMITTED = {
     "admin": {"accounts", "commands", "telemetry"},
     "api": {
         *("accounts", "sessions", "session model", "integrations", "store", "telemetry", "broker calls"),
-        *("protocol", "oqto-ttyd"),
+        *("protocol", "processes", "oqto-ttyd"),
     },
     "gateway": {"accounts", "sessions", "session model", "store", "telemetry", "protocol"},
     "sessions": {
