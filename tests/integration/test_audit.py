@@ -8,8 +8,10 @@ import http.client
 import json
 import os
 import pwd
+import re
 import signal
 import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -238,3 +240,51 @@ def test_no_line_is_told_twice_or_left_out(tmp_path: Path) -> None:
 def test_there_is_none(tmp_path: Path) -> None:
     with running(tmp_path, OQTO__LOGGING__AUDIT_ENABLED="false") as host:
         assert host.admin.send("GET", "/api/admin/audit").status == 404
+
+
+def oqtoctl(host: Host, *arguments: str) -> list[str]:
+    return [
+        str(Path(sys.executable).parent / "oqtoctl"),
+        *("--admin-socket", str(host.folder / "state/oqto/oqtoctl.sock"), *arguments),
+    ]
+
+
+def shown(host: Host, *arguments: str) -> list[str]:
+    command = oqtoctl(host, "audit", "tail", *arguments)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+
+
+def test_oqtoctl_shows_it(host: Host) -> None:
+    host.logged_in().send("GET", "/api/admin/users")
+    (line,) = shown(host, "--event", "request.denied", "--user", "dev", "-n", "1")
+    when, what = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", r"GET  /api/admin/users  403  \(.*\)"
+    assert re.fullmatch(rf"{when}  request\.denied +denied +dev +10\.[0-9.]+ +{what}", line)
+    (raw,) = shown(host, "--event", "request.denied", "--user", "dev", "-n", "1", "--json")
+    assert json.loads(raw) in host.audit()
+    assert shown(host, "--since", "2999-01-01T00:00:00Z") == []
+    last = json.loads(shown(host, "--json", "-n", "1")[0])
+    assert last["actor"] == {"kind": "socket", "uid": os.getuid()}  # the reading before this one
+    refused = subprocess.run(
+        oqtoctl(host, "audit", "tail", "--event", "x\x1b[31m"), capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2
+    assert "\x1b" not in refused.stderr
+    assert "auth.login" in refused.stderr
+
+
+def test_oqtoctl_follows_it(host: Host) -> None:
+    command = oqtoctl(host, "audit", "tail", "-f", "-n", "1", "--event", "request", "--json")
+    ids: list[str] = []
+    denied(host.port, 1, ids)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        try:
+            for _ in range(3):
+                assert json.loads(process.stdout.readline())["request_id"] == ids[-1]
+                rotate(host)
+                denied(host.port, 1, ids)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+            assert process.stderr.read() == ""
+        finally:
+            process.kill()
