@@ -9,56 +9,85 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import trio
-from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 
-from oqtod.api.requests import is_true, json, note
+from oqtod.api.contract import Endpoint, Media
+from oqtod.api.requests import json, note, query
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
-from oqtod.telemetry.audit import EVENTS
+from oqtod.telemetry.audit import EVENTS, Line
 from oqtod.telemetry.audit_reading import Found, Wanted, essence_of, last_lines
 
 MOST_LINES = 1000
 """Lines in one answer."""
 
-_LINES = 100
 _SETTLE = 1.0
 _QUIET = 15.0
 """Seconds of silence after which a comment keeps proxies from closing the stream."""
+
+
+class AuditQuery(msgspec.Struct):
+    """The query of GET /api/admin/audit."""
+
+    limit: Annotated[int, msgspec.Meta(ge=0, le=MOST_LINES)] = 100
+    user: str | None = None
+    event: Annotated[str, msgspec.Meta(description="One, or all of a kind: `auth.login`, `auth`.")] | None = (
+        None
+    )
+    since: Annotated[str, msgspec.Meta(description="A time with its zone, RFC 3339.")] | None = None
+    follow: bool = False
+
+
+class AuditLines(msgspec.Struct, frozen=True):
+    """Lines of the audit log, oldest first; `complete` unless there may be older ones."""
+
+    lines: list[Line]
+    complete: bool
 
 
 class AdminAudit:
     """The endpoint. The gate has seen to it that an administrator asks, and writes that down."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self._users = gateway.accounts.users
+        self._gateway = gateway
         self._audit = gateway.audit
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Endpoint]:
         """Return the route."""
-        return [Route("/api/admin/audit", self.audit, methods=["GET"])]
+        stream = Media("text/event-stream", "With `follow`: a line an event; `missed` counts lines left out.")
+        return [
+            Endpoint(
+                "GET",
+                "/api/admin/audit",
+                self.audit,
+                asks=AuditQuery,
+                answers={200: (AuditLines, stream)},
+                refuses=["not_found"],
+            )
+        ]
 
     async def audit(self, request: Request) -> Response:
-        """Return lines, `?limit=` of them, of `?user=`, `?event=` and `?since=`; go on with `?follow=1`."""
+        """Return the last lines of the audit log; with `follow=true` those to come too."""
         path = self._audit.path
         if path is None:
             raise Refusal("not_found", "no audit log is kept", "see logging.audit_enabled")
-        query = request.query_params
-        wanted, limit = self._wanted(query), _limit(query)
-        asked = [f"{name}={query[name]}" for name in ("user", "event", "since", "follow") if name in query]
-        note(request, detail=" ".join(["reads the audit log", *asked]))
-        if is_true(query, "follow"):
-            lines = self._followed(path, wanted, limit)
+        asked = query(request, AuditQuery)
+        wanted = Wanted(users=self._named(asked.user), event=_event(asked.event), since=_since(asked.since))
+        told = {name: getattr(asked, name) for name in ("user", "event", "since", "follow")}
+        chosen = [f"{name}={value}" for name, value in told.items() if value]
+        note(request, detail=" ".join(["reads the audit log", *chosen]))
+        if asked.follow:
+            lines = self._followed(path, wanted, asked.limit)
             return StreamingResponse(
                 lines, media_type="text/event-stream", headers={"cache-control": "no-store"}
             )
         await self._audit.settle(timeout=_SETTLE)
-        found = await self._found(path, wanted, limit)
+        found = await self._found(path, wanted, asked.limit)
         return json({"lines": [msgspec.Raw(line) for line in found.lines], "complete": found.complete})
 
     async def _found(self, path: Path, wanted: Wanted, limit: int) -> Found:
@@ -96,28 +125,17 @@ class AdminAudit:
                 if missed:
                     yield b'event: missed\ndata: {"lines": %d}\n\n' % missed
 
-    def _wanted(self, query: QueryParams) -> Wanted:
-        return Wanted(users=self._named(query.get("user")), event=_event(query), since=_since(query))
-
     def _named(self, name: str | None) -> frozenset[str] | None:
         """Return the ids of whom a name may mean: lines of users who are deleted stay."""
         if name is None:
             return None
         try:
-            return frozenset({name, self._users.named(name).id})
+            return frozenset({name, self._gateway.accounts.users.named(name).id})
         except Refusal:
             return frozenset({name})
 
 
-def _limit(query: QueryParams) -> int:
-    text = query.get("limit", str(_LINES))
-    if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text) <= MOST_LINES):
-        raise Refusal("bad_request", f"limit must be a number from 0 to {MOST_LINES}")
-    return int(text)
-
-
-def _event(query: QueryParams) -> str | None:
-    event = query.get("event")
+def _event(event: str | None) -> str | None:
     groups = {name.partition(".")[0] for name in EVENTS}
     if event is not None and event not in EVENTS and event not in groups:
         raise Refusal(
@@ -128,8 +146,7 @@ def _event(query: QueryParams) -> str | None:
     return event
 
 
-def _since(query: QueryParams) -> str | None:
-    text = query.get("since")
+def _since(text: str | None) -> str | None:
     if text is None:
         return None
     try:

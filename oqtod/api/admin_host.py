@@ -9,16 +9,24 @@ import msgspec
 import trio
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 
 from oqtod import __version__
 from oqtod.api import host_use, known, views
 from oqtod.api.admin_users import counted
+from oqtod.api.contract import RUNNER, Endpoint, Media
 from oqtod.api.host_use import HostUse
-from oqtod.api.requests import is_true, json, note
+from oqtod.api.requests import json, note, query
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
-from oqtod.sessions.model import STATUSES, Session
+from oqtod.sessions.model import STATUSES, Session, Status
+
+
+class Picked(msgspec.Struct):
+    """The query of GET /api/admin/sessions."""
+
+    user: str | None = None
+    status: Status | None = None
+    usage: bool = False
 
 
 class AdminHost:
@@ -28,19 +36,35 @@ class AdminHost:
         self._gateway = gateway
         self._host = HostUse(gateway)
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Endpoint]:
         """Return the routes."""
         one = "/api/admin/sessions/{key}"
         return [
-            Route("/api/admin/sessions", self.list_sessions, methods=["GET"]),
-            Route(one, self.get, methods=["GET"]),
-            Route(one, self.stop, methods=["DELETE"]),
-            Route(f"{one}/stop", self.stop, methods=["POST"]),
-            Route(f"{one}/resume", self.resume, methods=["POST"]),
-            Route(f"{one}/delete", self.delete, methods=["POST"]),
-            Route(f"{one}/logs", self.logs, methods=["GET"]),
-            Route("/api/admin/stats", self.stats, methods=["GET"]),
-            Route("/api/admin/metrics", self.metrics, methods=["GET"]),
+            Endpoint(
+                "GET",
+                "/api/admin/sessions",
+                self.list_sessions,
+                asks=Picked,
+                answers={200: list[views.Session]},
+                refuses=["not_found"],
+            ),
+            Endpoint("GET", one, self.get, answers={200: views.Session}),
+            Endpoint("DELETE", one, self.stop, answers={204: None}, refuses=RUNNER),
+            Endpoint("POST", f"{one}/stop", self.stop, answers={204: None}, refuses=RUNNER),
+            Endpoint("POST", f"{one}/resume", self.resume, answers={200: views.Session}, refuses=RUNNER),
+            Endpoint("POST", f"{one}/delete", self.delete, answers={204: None}, refuses=RUNNER),
+            Endpoint("GET", f"{one}/logs", self.logs, answers={200: views.SessionLogs}, refuses=RUNNER),
+            Endpoint("GET", "/api/admin/stats", self.stats, answers={200: views.Stats}),
+            Endpoint(
+                "GET",
+                "/api/admin/metrics",
+                self.metrics,
+                answers={
+                    200: Media(
+                        "text/event-stream", "A snapshot of the host, and of who uses it, every two seconds."
+                    )
+                },
+            ),
         ]
 
     async def list_sessions(self, request: Request) -> Response:
@@ -48,14 +72,14 @@ class AdminHost:
 
         With `?usage=true` the runners are asked what each takes, and how its services are.
         """
-        query = request.query_params
-        wanted = self._gateway.accounts.users.named(query["user"]).id if "user" in query else None
+        asked = query(request, Picked)
+        wanted = self._gateway.accounts.users.named(asked.user).id if asked.user is not None else None
         sessions = [
             session
             for session in self._all()
-            if wanted in (None, session.user_id) and query.get("status") in (None, session.status)
+            if wanted in (None, session.user_id) and asked.status in (None, session.status)
         ]
-        running = [x.user_id for x in sessions if x.status == "running"] if is_true(query, "usage") else []
+        running = [x.user_id for x in sessions if x.status == "running"] if asked.usage else []
         statuses = await known.of_users(self._gateway, running)
         return json([views.session(x, self._gateway, statuses.get(x.id)) for x in sessions])
 
@@ -82,12 +106,12 @@ class AdminHost:
         session = self._session(request)
         logs = await self._gateway.sessions.runners.logs(session) if session.status == "running" else {}
         return json(
-            {
-                "session_id": session.id,
-                "status": session.status,
-                "error_message": session.error_message,
-                "services": {name: text.splitlines() for name, text in logs.items()},
-            }
+            views.SessionLogs(
+                session_id=session.id,
+                status=session.status,
+                error_message=session.error_message,
+                services={name: text.splitlines() for name, text in logs.items()},
+            )
         )
 
     async def stop(self, request: Request) -> Response:
@@ -107,12 +131,12 @@ class AdminHost:
         """Count users and sessions."""
         by_status = Counter(session.status for session in self._all())
         return json(
-            {
-                "version": __version__,
-                "users": counted(self._gateway.accounts.users.all()),
-                "sessions": {status: by_status[status] for status in STATUSES},
-                "audit": self._gateway.audit.trouble or "ok",
-            }
+            views.Stats(
+                version=__version__,
+                users=counted(self._gateway.accounts.users.all()),
+                sessions={status: by_status[status] for status in STATUSES},
+                audit=self._gateway.audit.trouble or "ok",
+            )
         )
 
     async def metrics(self, request: Request) -> Response:
@@ -139,5 +163,5 @@ class AdminHost:
                 return session
         raise Refusal("not_found", f"there is no session {key}")
 
-    def _view(self, session: Session) -> dict[str, object]:
+    def _view(self, session: Session) -> views.Session:
         return views.session(session, self._gateway, None)

@@ -9,8 +9,9 @@ import socket
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from oqtod.api import views
+from oqtod.api.contract import Endpoint
 from oqtod.api.requests import json
 from oqtod.sessions.context import Gateway
 from oqtod.sessions.model import Session
@@ -18,7 +19,7 @@ from oqtod.sessions.ports import BLOCK, preview_ports
 from runner import listeners
 
 _LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
-_NAMES = ("agent", "fileserver", "terminal")
+_NAMES: tuple[views.PortPurpose, ...] = ("agent", "fileserver", "terminal")
 
 
 class AdminPorts:
@@ -27,9 +28,9 @@ class AdminPorts:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Endpoint]:
         """Return the route."""
-        return [Route("/api/admin/ports", self.list_ports, methods=["GET"])]
+        return [Endpoint("GET", "/api/admin/ports", self.list_ports, answers={200: list[views.Port]})]
 
     async def list_ports(self, request: Request) -> Response:
         """List the ports of live sessions, in order; those that nobody listens at too.
@@ -38,30 +39,30 @@ class AdminPorts:
         """
         return json(await trio.to_thread.run_sync(self._ports, self._gateway.sessions.records.live()))
 
-    def _ports(self, sessions: list[Session]) -> list[dict[str, object]]:
+    def _ports(self, sessions: list[Session]) -> list[views.Port]:
         found = []
         for session in sessions:
             for port, purpose in _held(session):
                 uid = _listener(port)
-                listener = None if uid is None else {"uid": uid, "account": _account(uid)}
+                listener = None if uid is None else views.Listener(uid=uid, account=_account(uid))
                 found.append(
-                    {
-                        "port": port,
-                        "purpose": purpose,
-                        "session_id": session.id,
-                        "readable_id": session.readable_id,
-                        "user_id": session.user_id,
-                        "linux_user": session.linux_user,
-                        "listener": listener,
-                        "foreign": uid is not None and _account(uid) != session.linux_user,
-                    }
+                    views.Port(
+                        port=port,
+                        purpose=purpose,
+                        session_id=session.id,
+                        readable_id=session.readable_id,
+                        user_id=session.user_id,
+                        linux_user=session.linux_user,
+                        listener=listener,
+                        foreign=listener is not None and listener.account != session.linux_user,
+                    )
                 )
-        return sorted(found, key=lambda each: int(str(each["port"])))
+        return sorted(found, key=lambda each: each.port)
 
 
-def _held(session: Session) -> list[tuple[int, str]]:
+def _held(session: Session) -> list[tuple[int, views.PortPurpose]]:
     """Return the ports of a session, and what each is for."""
-    held = []
+    held: list[tuple[int, views.PortPurpose]] = []
     if session.port_base is not None:
         previews = preview_ports(session.port_base)
         names = {session.port_base + i: name for i, name in enumerate(_NAMES)}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from oqtod.api import known
+from oqtod.api import known, views
+from oqtod.api.contract import RUNNER, Endpoint
 from oqtod.api.requests import json, note
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
@@ -24,12 +24,15 @@ class AdminRunners:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Endpoint]:
         """Return the routes. A runner is named by its account, or by its user's id or user name."""
+        base = "/api/admin/runners"
         return [
-            Route("/api/admin/runners", self.list_runners, methods=["GET"]),
-            Route("/api/admin/runners/{name}", self.get, methods=["GET"]),
-            Route("/api/admin/runners/{name}/restart", self.restart, methods=["POST"]),
+            Endpoint("GET", base, self.list_runners, answers={200: list[views.Runner]}, refuses=RUNNER),
+            Endpoint("GET", f"{base}/{{name}}", self.get, answers={200: views.Runner}, refuses=RUNNER),
+            Endpoint(
+                "POST", f"{base}/{{name}}/restart", self.restart, answers={200: views.Runner}, refuses=RUNNER
+            ),
         ]
 
     async def list_runners(self, request: Request) -> Response:
@@ -82,19 +85,19 @@ class AdminRunners:
         live = self._gateway.sessions.records.live()
         return [session for session in live if account.user_id in (session.user_id, "")]
 
-    def _view(self, account: Account, status: RunnerStatus) -> dict[str, object]:
+    def _view(self, account: Account, status: RunnerStatus) -> views.Runner:
         user = self._gateway.accounts.users.get(account.user_id)
-        return {
-            "account": account.name,
-            "uid": account.uid,
-            "home": account.home,
-            "user_id": account.user_id or None,
-            "username": user.username if user is not None else None,
-            "socket_path": account.socket,
-            "socket": status.socket,
-            "service": status.service,
-            "result": status.result,
-            "pid": status.pid,
-            "started_at": status.started_at,
-            "live_sessions": len(self._live(account)),
-        }
+        return views.Runner(
+            account=account.name,
+            uid=account.uid,
+            home=account.home,
+            user_id=account.user_id or None,
+            username=user.username if user is not None else None,
+            socket_path=account.socket,
+            socket=status.socket,
+            service=status.service,
+            result=status.result,
+            pid=status.pid,
+            started_at=status.started_at,
+            live_sessions=len(self._live(account)),
+        )

@@ -9,9 +9,9 @@ from typing import get_args
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from oqtod import __version__
+from oqtod.api.contract import Endpoint, Media
 from oqtod.api.requests import principal_of
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
@@ -34,9 +34,10 @@ class Metrics:
         self._gateway = gateway
         self._meter = Meter(gateway.sessions)
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Endpoint]:
         """Return the route."""
-        return [Route("/metrics", self.metrics, methods=["GET"])]
+        answers = {200: Media("text/plain", "Prometheus' text format.")}
+        return [Endpoint("GET", "/metrics", self.metrics, answers=answers, refuses=["not_found"])]
 
     async def metrics(self, request: Request) -> Response:
         """Return the metrics in Prometheus' text format; on TCP only where `server.metrics` says so."""

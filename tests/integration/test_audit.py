@@ -169,7 +169,7 @@ def test_reading_it(host: Host) -> None:
     ],
 )
 def test_questions_that_make_no_sense(host: Host, query: str) -> None:
-    assert host.admin.send("GET", f"/api/admin/audit?{query}").status == 400
+    assert host.admin.send("GET", f"/api/admin/audit?{query}").status in (400, 422)
 
 
 def test_for_administrators_only(host: Host) -> None:

@@ -99,7 +99,6 @@ def test_for_administrators_only(host: Host) -> None:
         key = host.admin.post("/api/keys", {"name": "prometheus", "scopes": scopes}).json["api_key"]
         assert Client(host.port, token=key).send("GET", "/metrics").status == status
     assert host.admin.send("POST", "/metrics").status == 405
-    assert host.client().send("POST", "/metrics").status == 401
     denied = [line for line in host.audit() if line.get("path") == "/metrics"]
     assert {line["event"] for line in denied} == {"request.denied"}
 
