@@ -91,7 +91,10 @@ class AdminHost:
         return json(views.session(session, self._gateway, statuses.get(session.id)))
 
     async def delete(self, request: Request) -> Response:
-        """Forget anybody's session; a live one is stopped first. (DELETE only stops: the web UI's button.)"""
+        """Forget anybody's session; a live one is stopped first.
+
+        DELETE of the session itself only stops it, which is what the web UI's button means.
+        """
         session = self._session(request)
         note(request, detail=f"of {session.user_id}")
         session = await self._gateway.sessions.stop(session, reason="deleted by an administrator")
