@@ -29,6 +29,7 @@ FLOORS = {
     "httpx": "0.23",
     "click": "8.1",
     "rich": "13.3",
+    "prometheus-client": "0.16",
 }
 """The lowest version of each Python part, as the package depends on them."""
 
