@@ -79,7 +79,7 @@ def test_unknown_and_wrong_get_one_answer_in_the_same_time(host: Host) -> None:
         times.append(min(took))
     assert {answer.status for answer in answers} == {401}
     assert len({answer.json["error"] for answer in answers}) == 1
-    assert 0.6 < times[0] / times[1] < 1.7
+    assert 0.3 < times[0] / times[1] < 3  # a name that is unknown costs a hash too, or it would be 1 to 100
 
 
 def test_logging_out_voids_the_token(host: Host) -> None:

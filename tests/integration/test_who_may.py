@@ -37,7 +37,7 @@ RULES: list[tuple[str, str, str]] = [
     ("GET", r"/api/sessions/\{key\}/files/.*", "files:read"),
     ("PUT|POST|DELETE", r"/api/sessions/\{key\}/files/.*", "files:write"),
     (".*", r"/api/sessions/\{key\}/ports/\{port\}/.*", "previews"),
-    (".*", r"/api/admin/.*", "admin"),
+    (".*", r"/api/admin/.*|/metrics", "admin"),
 ]
 """What each path wants: nothing, any credentials, a person, a scope of the owner's, or an administrator."""
 
