@@ -122,7 +122,8 @@ class Endpoint(Route):
         failures: Mapping[int, Content] | None = None,
     ) -> None:
         super().__init__(path, handler, methods=[method])
-        if any(isinstance(x, Media) and x.kind == "text/event-stream" for x in answers.values()):
+        sent = [one for each in answers.values() for one in (each if isinstance(each, tuple) else (each,))]
+        if any(isinstance(one, Media) and one.kind == "text/event-stream" for one in sent):
             self.methods = {method}  # a HEAD would never end
         self.operation = Operation(
             method=method,

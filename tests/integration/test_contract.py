@@ -24,8 +24,8 @@ SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
 EXAMPLES = int(os.environ.get("OQTOD_FUZZ", "0"))
 SEED = str(random.randrange(2**32)) if EXAMPLES else "1"
 
-STREAMS = r"/events$|/admin/metrics$"
-"""They don't end: they are looked at on their own."""
+STREAMS = r"/events$|/admin/metrics$|/admin/audit$"
+"""They don't end, or need not: they are looked at on their own."""
 
 PROGRAMS = r"/ports/"
 """A user's program answers there, whatever it likes."""
@@ -138,14 +138,17 @@ def test_streams_are_what_they_are_said_to_be(host: Host) -> None:
     session = client.post("/api/sessions").json
     paths = host.client().send("GET", "/api/openapi.json").json["paths"]
     streams = [path for path in paths if re.search(STREAMS, path)]
-    assert len(streams) == 2
+    assert len(streams) == 3
     for path in streams:
         assert "text/event-stream" in paths[path]["get"]["responses"]["200"]["content"]
         token = (host.admin if "admin" in path else client).token
         connection = http.client.HTTPConnection("127.0.0.1", host.port, timeout=20)
         try:
             headers = {"Authorization": f"Bearer {token}"}
-            connection.request("GET", path.replace("{key}", session["id"]), headers=headers)
+            asked = (
+                f"{path.replace('{key}', session['id'])}{'?follow=true' if path.endswith('audit') else ''}"
+            )
+            connection.request("GET", asked, headers=headers)
             response = connection.getresponse()
             assert response.getheader("content-type", "").startswith("text/event-stream")
             assert re.match(rb"(event|data): ", response.readline())
