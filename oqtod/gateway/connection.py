@@ -1,0 +1,423 @@
+"""One client's connection: the requests on it one after another, each handed to the API or to a service."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import trio
+
+from oqtod.accounts.principal import Principal
+from oqtod.errors import Refusal
+from oqtod.gateway import admin_socket, limits
+from oqtod.gateway.conversation import Conversation, Gone
+from oqtod.gateway.engine import End
+from oqtod.gateway.exchange import Exchange
+from oqtod.gateway.heads import BadHead, RequestHead, end_of_head, request_head
+from oqtod.gateway.targets import Target
+from oqtod.store.database import StorageError
+
+if TYPE_CHECKING:
+    from oqtod.gateway.front import Front
+
+log = logging.getLogger(__name__)
+
+_READ = 16 * 1024
+_RESET = struct.pack("ii", 1, 0)
+
+
+class State(Enum):
+    """What a connection is at."""
+
+    HEAD = "the head of a request is awaited, or a part of it is there"
+    AWAY = "a task answers the request"
+    SERVICE = "an exchange with a service goes on"
+    FAREWELL = "the last answer is being sent"
+    LINGERING = "it has all it gets: what still comes is thrown away"
+    CLOSED = "nothing is left of it"
+
+
+class Connection:
+    """One client's connection."""
+
+    __slots__ = (
+        "_farewell",
+        "_reading",
+        "_refuses",
+        "_seen",
+        "_state",
+        "_task",
+        "client",
+        "data",
+        "deadline",
+        "end",
+        "exchange",
+        "front",
+        "household",
+        "peer",
+        "principal",
+        "request_id",
+        "scheme",
+    )
+
+    def __init__(
+        self,
+        front: Front,
+        sock: socket.socket,
+        peer: tuple[str, int],
+        household: str | None = None,
+        principal: Principal | None = None,
+        *,
+        closed_to_others: bool = False,
+    ) -> None:
+        """With `closed_to_others`, only who comes with a `principal` is served."""
+        self.front = front
+        self.end = End(sock, self)
+        self.peer = peer
+        self.household = household
+        """Whose share of connections this one is of."""
+        self.principal = principal
+        self._refuses = closed_to_others and principal is None
+        self.data = b""
+        """What was read and belongs to no request yet."""
+        self.deadline = trio.current_time() + limits.IDLE_TIMEOUT
+        self.exchange: Exchange | None = None
+        self.client = peer[0]
+        """The address that the present request comes from, behind the proxies that we trust."""
+        self.scheme: str | None = None
+        self.request_id = ""
+        self._state = State.HEAD
+        self._seen = 0
+        self._reading = False
+        self._farewell = b""
+        self._task: trio.CancelScope | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is asked for."""
+        return self._state is State.HEAD
+
+    # What the engine tells
+
+    def ready(self, end: End) -> None:
+        """There is something to read, or room to write."""
+        state = self._state
+        if state is State.HEAD:
+            self._read()
+        elif state is State.SERVICE:
+            assert self.exchange is not None
+            self.exchange.client_ready()
+        elif state is State.FAREWELL:
+            self._send_farewell()
+        elif state is State.LINGERING:
+            self._discard()
+
+    def failed(self) -> None:
+        """Let go of everything."""
+        self.reset()
+
+    def overdue(self) -> None:
+        """The deadline is over."""
+        if self._state is State.SERVICE:
+            assert self.exchange is not None
+            self.exchange.overdue()
+        elif self._state is State.HEAD and self.data:
+            message = f"the head did not come within {limits.IDLE_TIMEOUT:g} seconds"
+            self.refuse(Refusal("request_timeout", message), close=True)
+        else:
+            self.close()
+
+    # Reading requests
+
+    def next(self) -> None:
+        """The request is answered; take another one."""
+        if self._state is State.CLOSED:
+            return
+        if self.front.draining:
+            self.linger()
+            return
+        self._state = State.HEAD
+        self.exchange = None
+        self._seen = 0
+        self.deadline = self.front.engine.now + limits.IDLE_TIMEOUT
+        self._read()
+
+    def _read(self) -> None:
+        if self._reading:
+            return  # the loop below goes on: requests that came together don't nest
+        self._reading = True
+        try:
+            while self._state is State.HEAD and self._step():
+                pass
+        except BadHead as error:
+            self.front.traffic.malformed += 1
+            self.refuse(Refusal(error.code, str(error)), close=True)
+        finally:
+            self._reading = False
+
+    def _step(self) -> bool:
+        """Take a request that is here, or read more; say whether that may help. Raises BadHead."""
+        data, end = self.data, self.end
+        if data:
+            length = end_of_head(data, self._seen)
+            if length:
+                head = request_head(data[:length] if length < len(data) else data)
+                self.data = data[length:]
+                self._dispatch(head)
+                return True
+            self._seen = len(data)
+        if not end.readable:
+            return False
+        try:
+            more = end.read(_READ)
+        except OSError:
+            self.close()
+            return False
+        if more is None:
+            return False
+        if not more:
+            if data:
+                raise BadHead("not a request: it ends in the middle of its head")
+            self.close()
+            return False
+        self.data = data + more if data else more
+        return True
+
+    def _dispatch(self, head: RequestHead) -> None:
+        front = self.front
+        self._seen = 0
+        self.request_id = front.next_request_id()
+        if front.trusted.any:
+            self.client = front.trusted.client(self.peer[0], head.fields)
+            self.scheme = front.trusted.scheme(self.peer[0], head.fields)
+        try:
+            if self._refuses:
+                raise Refusal("forbidden", *admin_socket.NOT_AN_ADMINISTRATOR)
+            target = front.way.target(head)
+            if target is None:
+                self._state = State.AWAY
+                self.deadline = math.inf
+                front.start(self._talk, head)
+            else:
+                self._visit(head, target)
+        except Refusal as refusal:
+            self.refuse(refusal, close=head.close or head.has_body)
+        except StorageError as error:
+            self.refuse(Refusal("unavailable", str(error)), close=head.close or head.has_body)
+
+    def _visit(self, head: RequestHead, target: Target) -> None:
+        """Take a request to a service to it. Raises Refusal."""
+        front = self.front
+        if head.upgrade is not None and head.has_body:
+            raise Refusal("bad_request", "an upgrade has no body")
+        visit = front.way.visit(self.request_id, self.client, head, target)
+        if visit.admit_at_once(head, self.principal):
+            front.way.check(visit)
+            self.exchange = Exchange(self, head, visit)
+            self._state = State.SERVICE
+            self.exchange.begin()
+            return
+
+        async def admit() -> None:
+            await visit.admit(head)
+            front.way.check(visit)
+            if self._state is State.AWAY:
+                self.exchange = Exchange(self, head, visit)
+                self._state = State.SERVICE
+                self.exchange.begin()
+
+        self._state = State.AWAY
+        self.wait_for(admit)
+
+    # Tasks
+
+    def wait_for(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what must be waited for, in a task; what it refuses is the answer."""
+        self.deadline = math.inf
+        self.front.start(self._work, work)
+
+    async def _work(self, work: Callable[[], Awaitable[None]]) -> None:
+        with trio.CancelScope() as self._task:
+            try:
+                await work()
+            except Refusal as refusal:
+                self._answer_instead(refusal)
+            except StorageError as error:
+                self._answer_instead(Refusal("unavailable", str(error)))
+            except Exception:
+                log.exception("a request failed", extra={"REQUEST_ID": self.request_id})
+                self._answer_instead(Refusal("internal", "something went wrong", "the journal says what"))
+        self._task = None
+
+    async def _talk(self, head: RequestHead) -> None:
+        """Have the API answer."""
+        self.front.traffic.api_requests += 1
+        conversation = Conversation(self, head)
+        with trio.CancelScope() as scope:
+            self._task = scope
+            try:
+                await conversation.hold(self.front.application)
+            except Gone as error:
+                log.debug("a connection of %s ended: %s", self.client, error)
+                self.reset()  # what it didn't take so far isn't kept for it
+            except Refusal as refusal:
+                self._conclude(conversation, refusal)
+            except StorageError as error:
+                self._conclude(conversation, Refusal("unavailable", str(error)))
+            except Exception:
+                log.exception("a request failed", extra={"REQUEST_ID": self.request_id})
+                message = "something went wrong"
+                self._conclude(conversation, Refusal("internal", message, "the journal says what"))
+            else:
+                if self._state is State.AWAY:
+                    self.end.readable = True
+                    self._after(conversation)
+        if scope.cancelled_caught:
+            self._end_of_stream(conversation)
+        self._task = None
+
+    def _after(self, conversation: Conversation) -> None:
+        if conversation.reusable:
+            self.next()
+        else:
+            self.linger()
+
+    def _conclude(self, conversation: Conversation, refusal: Refusal) -> None:
+        if self._state is not State.AWAY:
+            return
+        self.end.readable = True
+        if conversation.begun:
+            self.reset()  # so that it can be seen that the answer is not whole
+        else:
+            self.refuse(refusal, close=not conversation.complete)
+
+    def _end_of_stream(self, conversation: Conversation) -> None:
+        """The gateway stops: end an event stream in order, so that the page looks for it again."""
+        if self._state is State.AWAY:
+            self.end.readable = True
+            self._say_farewell(conversation.last_words())
+
+    def _answer_instead(self, refusal: Refusal) -> None:
+        if self.exchange is not None:
+            self.exchange.abandon()
+        if self._state in (State.AWAY, State.SERVICE):
+            self.refuse(refusal, close=True)
+
+    def end_stream(self) -> None:
+        """End what has no end of its own: the gateway stops."""
+        if self._state is State.AWAY and self._task is not None:
+            self._task.cancel()
+
+    # Answers of our own
+
+    def refuse(self, refusal: Refusal, *, close: bool) -> None:
+        """Answer with an error, where no answer has begun."""
+        if self._state is State.CLOSED:
+            return
+        if not self.request_id:
+            self.request_id = self.front.next_request_id()
+        body = json.dumps(refusal.body(self.request_id)).encode()
+        head = [
+            f"HTTP/1.1 {refusal.status} ",
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+            "cache-control: no-store",
+            f"x-request-id: {self.request_id}",
+        ]
+        if refusal.retry_after is not None:
+            head.append(f"retry-after: {refusal.retry_after}")
+        if close:
+            head.append("connection: close")
+        answer = "\r\n".join([*head, "", ""]).encode() + body
+        if close:
+            self._say_farewell(answer)
+        elif self.say(answer):
+            self.next()
+
+    def say(self, data: bytes) -> bool:
+        """Send a few bytes, for which there must be room; say whether there was, else it is over."""
+        try:
+            if self.end.write(data) == len(data):
+                return True
+        except OSError as error:
+            log.debug("a connection of %s ended: %s", self.client, error)
+        self.reset()
+        return False
+
+    def _say_farewell(self, data: bytes) -> None:
+        self._farewell = data
+        self._state = State.FAREWELL
+        self.deadline = self.front.engine.now + limits.SEND_TIMEOUT
+        self._send_farewell()
+
+    def _send_farewell(self) -> None:
+        try:
+            sent = self.end.write(self._farewell)
+        except OSError:
+            self.close()
+            return
+        self._farewell = self._farewell[sent:]
+        if self._farewell:
+            self.front.engine.wait_for_room(self.end)
+        else:
+            self.linger()
+
+    # Endings
+
+    def linger(self) -> None:
+        """Say no more, and read what still comes: closing with unread bytes resets it, answer and all."""
+        if self._state is State.CLOSED:
+            return
+        self._state = State.LINGERING
+        self.data = b""
+        self.deadline = trio.current_time() + limits.LINGER
+        try:
+            self.end.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+            return
+        self._discard()
+
+    def _discard(self) -> None:
+        for _ in range(16):
+            if not self.end.readable:
+                return
+            try:
+                if self.end.read(64 * 1024) == b"":
+                    self.close()
+                    return
+            except OSError:
+                self.close()
+                return
+        self.front.engine.again(self.end)
+
+    def leave(self) -> None:
+        """Somebody else has the ends now."""
+        self._state = State.CLOSED
+        self.front.forget(self)
+
+    def close(self) -> None:
+        """Close it; whatever goes on ends."""
+        if self._state is State.CLOSED:
+            return
+        self._state = State.CLOSED
+        if self.exchange is not None:
+            self.exchange.abandon()
+        if self._task is not None:
+            self._task.cancel()
+            trio.lowlevel.notify_closing(self.end.sock)
+        self.front.engine.close(self.end)
+        self.front.forget(self)
+        self.front.left(self.household)
+
+    def reset(self) -> None:
+        """Close it so that the other side sees that it did not get all: an RST, SO_LINGER in socket(7)."""
+        if self._state is not State.CLOSED:
+            self.end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.close()

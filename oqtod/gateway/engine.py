@@ -1,0 +1,175 @@
+"""The gateway's own epoll(7): who is told when bytes can be moved. One task for all connections.
+
+Sockets are registered once, edge-triggered: an `End` remembers that there is something to read until a read
+has found the end of it. Handlers are called without a task of their own and never wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+log = logging.getLogger(__name__)
+
+SWEEP = 1.0
+"""Seconds between two looks at what is overdue."""
+
+_ROUNDS = 8
+"""How often the engine looks for more before other tasks have their turn."""
+
+_READ = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+_BOTH = _READ | select.EPOLLOUT
+_BROKEN = select.EPOLLHUP | select.EPOLLERR
+_HUNG = select.EPOLLRDHUP | _BROKEN
+
+
+class Handler(Protocol):
+    """Who is told of an end of a connection."""
+
+    def ready(self, end: End) -> None:
+        """There may be something to read, or room to write."""
+
+    def failed(self) -> None:
+        """Let go of everything: there was a bug, and the journal has it."""
+
+
+class End:
+    """One end of a connection, non-blocking, and what is known of it."""
+
+    __slots__ = ("broken", "fd", "handler", "hung", "readable", "sock", "waits")
+
+    def __init__(self, sock: socket.socket, handler: Handler) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.handler = handler
+        self.readable = True
+        """Whether a read may find something."""
+        self.hung = False
+        """Whether the other side has closed: then only a read that finds nothing is the end."""
+        self.broken = False
+        """Whether neither side can send any more; what was sent before may still be there."""
+        self.waits = False
+        """Whether room to write is waited for."""
+
+    def read(self, size: int) -> bytes | None:
+        """Return what there is: None for nothing yet, b"" at the end. Raises OSError."""
+        try:
+            data = self.sock.recv(size)
+        except BlockingIOError:
+            self.readable = False
+            return None
+        if len(data) < size and not self.hung:
+            self.readable = False  # a short read means that there was no more: epoll(7)
+        return data
+
+    def read_into(self, buffer: bytearray) -> int | None:
+        """As `read`, into a buffer."""
+        try:
+            count = self.sock.recv_into(buffer)
+        except BlockingIOError:
+            self.readable = False
+            return None
+        if count < len(buffer) and not self.hung:
+            self.readable = False
+        return count
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Return how much of it could be written. Raises OSError."""
+        try:
+            return self.sock.send(data)
+        except BlockingIOError:
+            return 0
+
+
+class Engine:
+    """The ends that bytes are moved between."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._ends: dict[int, End] = {}
+        self._again: deque[End] = deque()
+        self.now = 0.0
+        """The time of the present round, of trio's clock."""
+
+    def add(self, end: End) -> None:
+        """Tell the end's handler from now on. What is there already is told at once."""
+        self._ends[end.fd] = end
+        self._epoll.register(end.fd, _READ)
+
+    def close(self, end: End) -> None:
+        """Close an end."""
+        if self._ends.pop(end.fd, None) is not None:
+            # Closing alone would not do where another process has a copy, as the runner that passed it may.
+            self._epoll.unregister(end.fd)
+            end.sock.close()
+
+    def wait_for_room(self, end: End) -> None:
+        """Tell the handler also when the end can be written to again."""
+        if not end.waits:
+            end.waits = True
+            self._epoll.modify(end.fd, _BOTH)
+
+    def again(self, end: End) -> None:
+        """Tell the handler in the next round: it has had its turn for now."""
+        self._again.append(end)
+
+    async def run(self, sweep: Callable[[], None]) -> None:
+        """Tell handlers for ever, and `sweep` once a SWEEP."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._sweep, sweep)
+            while True:
+                if self._again:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.wait_readable(self._epoll.fileno())
+                self._rounds()
+
+    def shut(self) -> None:
+        """Close what is left."""
+        for end in list(self._ends.values()):
+            self.close(end)
+        self._epoll.close()
+
+    async def _sweep(self, sweep: Callable[[], None]) -> None:
+        while True:
+            await trio.sleep(SWEEP)
+            self.now = trio.current_time()
+            sweep()
+
+    def _rounds(self) -> None:
+        ends = self._ends
+        for _ in range(_ROUNDS):
+            self.now = trio.current_time()
+            again, self._again = self._again, deque()
+            events = self._epoll.poll(0, 256)
+            if not events and not again:
+                return
+            for fd, mask in events:
+                end = ends.get(fd)
+                if end is None:
+                    continue
+                if mask & _HUNG:
+                    end.hung = True
+                    end.broken = mask & _BROKEN != 0
+                if mask & select.EPOLLOUT:
+                    end.waits = False
+                    self._epoll.modify(fd, _READ)
+                if mask & ~select.EPOLLOUT:
+                    end.readable = True
+                self._tell(end)
+            for end in again:
+                if ends.get(end.fd) is end:
+                    self._tell(end)
+
+    def _tell(self, end: End) -> None:
+        try:
+            end.handler.ready(end)
+        except Exception:
+            log.exception("a connection failed")
+            end.handler.failed()
