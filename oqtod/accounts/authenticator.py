@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +24,6 @@ __all__ = ["COOKIE", "Asked", "Authenticator", "Principal"]
 COOKIE = "auth_token"
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
-_BEARER = re.compile(r"bearer +([^\s]+) *", re.IGNORECASE)
 _NOT_LOGGED_IN = "POST /api/auth/login with username and password"
 
 
@@ -81,7 +79,7 @@ def _text(value: bytes | None) -> str | None:
     return value.decode("latin-1") if value is not None else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Credential:
     """What a request shows. `ambient` says that a browser sent it by itself."""
 
@@ -255,8 +253,10 @@ def _foreign(origin: str) -> Refusal:
 
 def _credential(asked: Asked) -> _Credential | None:
     if asked.authorization is not None:
-        match = _BEARER.fullmatch(asked.authorization)
-        return _Credential(match[1], "token") if match is not None else None
+        scheme, _, text = asked.authorization.partition(" ")
+        text = text.strip(" ")
+        is_bearer = scheme.lower() == "bearer" and text.isascii() and len(text.split(None, 1)) == 1
+        return _Credential(text, "token") if is_bearer else None
     if asked.api_key is not None:
         return _Credential(asked.api_key.strip(), "key")
     if asked.websocket:

@@ -9,6 +9,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -21,6 +22,7 @@ from oqtod.gateway.engine import End
 from oqtod.gateway.exchange import Exchange
 from oqtod.gateway.heads import BadHead, RequestHead, end_of_head, request_head
 from oqtod.gateway.targets import Target
+from oqtod.gateway.visit import Visit
 from oqtod.store.database import StorageError
 
 if TYPE_CHECKING:
@@ -43,11 +45,16 @@ class State(Enum):
     CLOSED = "nothing is left of it"
 
 
+# A member of an enumeration by its name is a call in Python 3.11.
+_HEAD, _AWAY, _SERVICE, _FAREWELL, _LINGERING, _CLOSED = State
+
+
 class Connection:
     """One client's connection."""
 
     __slots__ = (
         "_farewell",
+        "_last",
         "_reading",
         "_refuses",
         "_seen",
@@ -92,30 +99,31 @@ class Connection:
         """The address that the present request comes from, behind the proxies that we trust."""
         self.scheme: str | None = None
         self.request_id = ""
-        self._state = State.HEAD
+        self._state = _HEAD
         self._seen = 0
         self._reading = False
         self._farewell = b""
+        self._last: RequestHead | None = None
         self._task: trio.CancelScope | None = None
 
     @property
     def idle(self) -> bool:
         """Whether nothing is asked for."""
-        return self._state is State.HEAD
+        return self._state is _HEAD
 
     # What the engine tells
 
     def ready(self, end: End) -> None:
         """There is something to read, or room to write."""
         state = self._state
-        if state is State.HEAD:
+        if state is _HEAD:
             self._read()
-        elif state is State.SERVICE:
+        elif state is _SERVICE:
             assert self.exchange is not None
             self.exchange.client_ready()
-        elif state is State.FAREWELL:
+        elif state is _FAREWELL:
             self._send_farewell()
-        elif state is State.LINGERING:
+        elif state is _LINGERING:
             self._discard()
 
     def failed(self) -> None:
@@ -124,10 +132,10 @@ class Connection:
 
     def overdue(self) -> None:
         """The deadline is over."""
-        if self._state is State.SERVICE:
+        if self._state is _SERVICE:
             assert self.exchange is not None
             self.exchange.overdue()
-        elif self._state is State.HEAD and self.data:
+        elif self._state is _HEAD and self.data:
             message = f"the head did not come within {limits.IDLE_TIMEOUT:g} seconds"
             self.refuse(Refusal("request_timeout", message), close=True)
         else:
@@ -137,12 +145,12 @@ class Connection:
 
     def next(self) -> None:
         """The request is answered; take another one."""
-        if self._state is State.CLOSED:
+        if self._state is _CLOSED:
             return
         if self.front.draining:
             self.linger()
             return
-        self._state = State.HEAD
+        self._state = _HEAD
         self.exchange = None
         self._seen = 0
         self.deadline = self.front.engine.now + limits.IDLE_TIMEOUT
@@ -153,7 +161,7 @@ class Connection:
             return  # the loop below goes on: requests that came together don't nest
         self._reading = True
         try:
-            while self._state is State.HEAD and self._step():
+            while self._state is _HEAD and self._step():
                 pass
         except BadHead as error:
             self.front.traffic.malformed += 1
@@ -167,8 +175,8 @@ class Connection:
         if data:
             length = end_of_head(data, self._seen)
             if length:
-                head = request_head(data[:length] if length < len(data) else data)
-                self.data = data[length:]
+                head = request_head(data[:length], self._last)
+                self.data, self._last = data[length:], head
                 self._dispatch(head)
                 return True
             self._seen = len(data)
@@ -201,7 +209,7 @@ class Connection:
                 raise Refusal("forbidden", *admin_socket.NOT_AN_ADMINISTRATOR)
             target = front.way.target(head)
             if target is None:
-                self._state = State.AWAY
+                self._state = _AWAY
                 self.deadline = math.inf
                 front.start(self._talk, head)
             else:
@@ -218,22 +226,22 @@ class Connection:
             raise Refusal("bad_request", "an upgrade has no body")
         visit = front.way.visit(self.request_id, self.client, head, target)
         if visit.admit_at_once(head, self.principal):
-            front.way.check(visit)
-            self.exchange = Exchange(self, head, visit)
-            self._state = State.SERVICE
-            self.exchange.begin()
-            return
+            self._enter(head, visit)
+        else:
+            self._state = _AWAY
+            self.wait_for(partial(self._admit, head, visit))
 
-        async def admit() -> None:
-            await visit.admit(head)
-            front.way.check(visit)
-            if self._state is State.AWAY:
-                self.exchange = Exchange(self, head, visit)
-                self._state = State.SERVICE
-                self.exchange.begin()
+    async def _admit(self, head: RequestHead, visit: Visit) -> None:
+        await visit.admit(head)
+        if self._state is _AWAY:
+            self._enter(head, visit)
 
-        self._state = State.AWAY
-        self.wait_for(admit)
+    def _enter(self, head: RequestHead, visit: Visit) -> None:
+        """Begin the exchange with the service. Raises Refusal."""
+        self.front.way.check(visit)
+        self.exchange = exchange = Exchange(self, head, visit)
+        self._state = _SERVICE
+        exchange.begin()
 
     # Tasks
 
@@ -275,7 +283,7 @@ class Connection:
                 message = "something went wrong"
                 self._conclude(conversation, Refusal("internal", message, "the journal says what"))
             else:
-                if self._state is State.AWAY:
+                if self._state is _AWAY:
                     self.end.readable = True
                     self._after(conversation)
         if scope.cancelled_caught:
@@ -289,7 +297,7 @@ class Connection:
             self.linger()
 
     def _conclude(self, conversation: Conversation, refusal: Refusal) -> None:
-        if self._state is not State.AWAY:
+        if self._state is not _AWAY:
             return
         self.end.readable = True
         if conversation.begun:
@@ -299,26 +307,26 @@ class Connection:
 
     def _end_of_stream(self, conversation: Conversation) -> None:
         """The gateway stops: end an event stream in order, so that the page looks for it again."""
-        if self._state is State.AWAY:
+        if self._state is _AWAY:
             self.end.readable = True
             self._say_farewell(conversation.last_words())
 
     def _answer_instead(self, refusal: Refusal) -> None:
         if self.exchange is not None:
             self.exchange.abandon()
-        if self._state in (State.AWAY, State.SERVICE):
+        if self._state in (_AWAY, _SERVICE):
             self.refuse(refusal, close=True)
 
     def end_stream(self) -> None:
         """End what has no end of its own: the gateway stops."""
-        if self._state is State.AWAY and self._task is not None:
+        if self._state is _AWAY and self._task is not None:
             self._task.cancel()
 
     # Answers of our own
 
     def refuse(self, refusal: Refusal, *, close: bool) -> None:
         """Answer with an error, where no answer has begun."""
-        if self._state is State.CLOSED:
+        if self._state is _CLOSED:
             return
         if not self.request_id:
             self.request_id = self.front.next_request_id()
@@ -352,7 +360,7 @@ class Connection:
 
     def _say_farewell(self, data: bytes) -> None:
         self._farewell = data
-        self._state = State.FAREWELL
+        self._state = _FAREWELL
         self.deadline = self.front.engine.now + limits.SEND_TIMEOUT
         self._send_farewell()
 
@@ -372,9 +380,9 @@ class Connection:
 
     def linger(self) -> None:
         """Say no more, and read what still comes: closing with unread bytes resets it, answer and all."""
-        if self._state is State.CLOSED:
+        if self._state is _CLOSED:
             return
-        self._state = State.LINGERING
+        self._state = _LINGERING
         self.data = b""
         self.deadline = trio.current_time() + limits.LINGER
         try:
@@ -399,14 +407,14 @@ class Connection:
 
     def leave(self) -> None:
         """Somebody else has the ends now."""
-        self._state = State.CLOSED
+        self._state = _CLOSED
         self.front.forget(self)
 
     def close(self) -> None:
         """Close it; whatever goes on ends."""
-        if self._state is State.CLOSED:
+        if self._state is _CLOSED:
             return
-        self._state = State.CLOSED
+        self._state = _CLOSED
         if self.exchange is not None:
             self.exchange.abandon()
         if self._task is not None:
@@ -418,6 +426,6 @@ class Connection:
 
     def reset(self) -> None:
         """Close it so that the other side sees that it did not get all: an RST, SO_LINGER in socket(7)."""
-        if self._state is not State.CLOSED:
+        if self._state is not _CLOSED:
             self.end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.close()

@@ -144,8 +144,8 @@ class Engine:
 
     def _rounds(self) -> None:
         ends = self._ends
+        self.now = trio.current_time()
         for _ in range(_ROUNDS):
-            self.now = trio.current_time()
             again, self._again = self._again, deque()
             events = self._epoll.poll(0, 256)
             if not events and not again:

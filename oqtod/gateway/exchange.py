@@ -14,7 +14,7 @@ from oqtod.errors import Refusal
 from oqtod.gateway import headers, limits
 from oqtod.gateway.bodies import BadBody, Chunked, Endless, Framing, Length
 from oqtod.gateway.engine import End
-from oqtod.gateway.flows import Flow, Needs, SinkFailed, SourceFailed
+from oqtod.gateway.flows import MORE, NOTHING, SINK, TURN, Flow, SinkFailed, SourceFailed
 from oqtod.gateway.heads import BadHead, RequestHead, ResponseHead, end_of_head, response_head
 from oqtod.gateway.relay import Relay
 from oqtod.gateway.visit import Visit
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_READ = 64 * 1024
+_READ = 16 * 1024
 _MOST_INTERIM = 16
 _REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 """Methods whose request may be sent again over another connection: RFC 9110 section 9.2.2."""
@@ -223,16 +223,16 @@ class Exchange:
                 self._front.traffic.bytes_from_clients += moved
                 self._visit.note()
                 self._patience(limits.RESPONSE_TIMEOUT)
-        if needs is Needs.NOTHING:
+        if needs is NOTHING:
             if self._head.has_body:
                 self._connection.data = upload.excess
             self._drop_upload()
             self._uploaded = True
-        elif needs is Needs.SINK:
+        elif needs is SINK:
             self._front.engine.wait_for_room(upload.sink)
-        elif needs is Needs.TURN:
+        elif needs is TURN:
             self._front.engine.again(upload.source)
-        elif needs is Needs.MORE:
+        elif needs is MORE:
             self.cancel()  # the client left in the middle of its request
 
     def _drop_upload(self) -> None:
@@ -348,14 +348,14 @@ class Exchange:
             if moved := download.moved - before:
                 self._front.traffic.bytes_to_clients += moved
                 self._patience(limits.STREAM_TIMEOUT)
-        if needs is Needs.NOTHING:
+        if needs is NOTHING:
             download.close()
             self._complete(excess=bool(download.excess))
-        elif needs is Needs.SINK:
+        elif needs is SINK:
             self._front.engine.wait_for_room(download.sink)
-        elif needs is Needs.TURN:
+        elif needs is TURN:
             self._front.engine.again(download.source)
-        elif needs is Needs.MORE:
+        elif needs is MORE:
             self.cancel()  # the service left in the middle of its response
 
     # Another protocol

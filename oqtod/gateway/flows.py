@@ -33,6 +33,10 @@ class Needs(Enum):
     MORE = "bytes of the source, which has ended"
 
 
+# A member of an enumeration by its name is a call in Python 3.11.
+SOURCE, SINK, TURN, NOTHING, MORE = Needs
+
+
 class SourceFailed(Exception):
     """The source's connection broke."""
 
@@ -76,33 +80,33 @@ class Flow:
                 budget -= sent
                 if sent < len(self.pending):
                     self.pending = self.pending[sent:]
-                    return Needs.SINK
+                    return SINK
                 self.pending = b""
             if self._pipe is not None and self._pipe.held:
                 try:
                     count = self._pipe.empty(self.sink.fd, more=self.framing.ahead > 0)
                 except BlockingIOError:
-                    return Needs.SINK
+                    return SINK
                 except OSError as error:
                     raise SinkFailed(str(error)) from error
                 budget -= count
                 continue
             if self.framing.done:
                 self.close()
-                return Needs.NOTHING
+                return NOTHING
             if not self.source.readable:
-                return Needs.SOURCE
+                return SOURCE
             if self._pipes is not None and self.framing.ahead >= SPLICE:
                 read = self._fill(self._pipes)
             else:
                 read = self._copy()
             if read is None:
-                return Needs.SOURCE
+                return SOURCE
             if read == 0:
                 self.close()
-                return Needs.NOTHING if self.framing.end() else Needs.MORE
+                return NOTHING if self.framing.end() else MORE
             budget -= read // 8
-        return Needs.TURN
+        return TURN
 
     def close(self) -> None:
         """Give the pipe back."""

@@ -12,8 +12,7 @@ from typing import Any
 
 import trio
 
-from oqtod.accounts.connections import Connections, Held
-from oqtod.accounts.principal import Principal
+from oqtod.accounts.connections import Connections
 from oqtod.gateway import admin_socket, limits
 from oqtod.gateway.connection import Connection
 from oqtod.gateway.conversation import Application
@@ -55,7 +54,8 @@ class Front:
         self.relays: set[Relay] = set()
         self.draining = False
         """Whether the gateway stops: no connection takes another request."""
-        self._held = held
+        self.hold = held.hold
+        self.drop = held.drop
         self._households = limits.Shares(limits.MAX_PER_ADDRESS)
         self._most = limits.max_connections()
         self._nursery: trio.Nursery | None = None
@@ -125,14 +125,6 @@ class Front:
     def next_request_id(self) -> str:
         """Return an id that no other request has."""
         return f"{self._id_prefix}{next(self._ids):08x}"
-
-    def hold(self, held: Held, principal: Principal) -> None:
-        """Have something cancelled when the principal's credentials are good no more."""
-        self._held.hold(held, principal)
-
-    def drop(self, held: Held) -> None:
-        """It is over."""
-        self._held.drop(held)
 
     def forget(self, connection: Connection) -> None:
         """A connection is closed, or became a relay."""

@@ -30,8 +30,13 @@ _NEVER_BACK = _HOP_BY_HOP | {
     *(b"set-cookie", b"clear-site-data", b"strict-transport-security", b"service-worker-allowed"),
     *(b"x-content-type-options", b"content-security-policy-report-only", b"alt-svc", b"public-key-pins"),
 }
-_NEVER_NAMED = frozenset({b"host", b"content-length", b"content-type", b"content-encoding", b"range"})
-"""What Connection can't take away."""
+_NEVER_NAMED = frozenset(
+    {
+        *(b"host", b"content-length", b"content-type", b"content-encoding", b"range"),
+        *(b"close", b"keep-alive", b"upgrade"),
+    }
+)
+"""What Connection can't take away, and its own words."""
 
 _CREDENTIALS_IN_URLS = frozenset({b"token", b"ticket"})
 
@@ -50,21 +55,22 @@ def _comes_back(name: bytes) -> bool:
 
 def request_for(head: RequestHead, target: Target, *, client: str, scheme: str | None) -> bytes:
     """Return the head of the request to the service. `client` and `scheme` are what we hold for true."""
-    lines = [b"%b: %b\r\n" % field for field in head.fields if _goes_on(field[0])]
-    if head.named:
-        lines = _without(lines, head.named)
+    kept = head.kept
+    if kept is None:
+        lines = [b"%b: %b\r\n" % field for field in head.fields if _goes_on(field[0])]
+        kept = head.kept = b"".join(_without(lines, head.named) if head.named else lines)
     query = target.query
     if b"t" in query or b"T" in query or b"%" in query:
         query = b"&".join(x for x in query.split(b"&") if _query_name(x) not in _CREDENTIALS_IN_URLS)
     path = target.path + b"?" + query if query else target.path
     if head.chunked:
-        lines.append(b"transfer-encoding: chunked\r\n")
+        kept += b"transfer-encoding: chunked\r\n"
     if head.upgrade is not None:
-        lines.append(b"connection: Upgrade\r\nupgrade: %b\r\n" % head.upgrade)
+        kept += b"connection: Upgrade\r\nupgrade: %b\r\n" % head.upgrade
     return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (
         head.method,
         path,
-        b"".join(lines),
+        kept,
         _forwarded(client, scheme or "http", head.found.get(b"host", b""), target.prefix),
     )
 
@@ -117,6 +123,8 @@ def switch_for(head: ResponseHead, protocol: bytes) -> bytes:
 
 
 def _without(lines: list[bytes], named: frozenset[bytes]) -> list[bytes]:
+    if named <= _NEVER_NAMED:
+        return lines
     gone = named - _NEVER_NAMED
     return [line for line in lines if line.partition(b":")[0] not in gone]
 

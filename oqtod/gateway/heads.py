@@ -7,6 +7,7 @@ connection. What h11 refuses is refused here too. No I/O.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 MAX_HEAD = 32 * 1024
 """Bytes of a head, its empty line included."""
@@ -19,9 +20,8 @@ MAX_FIELDS = 128
 # Possessive quantifiers: a pattern that does not match says so in one pass, whatever was sent.
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _FIELDS = rb"((?:" + _TOKEN + rb"++:[\t \x21-\x7e\x80-\xff]*+\r\n)*+)\r\n"
-_REQUEST = re.compile(
-    rb"(" + _TOKEN + rb"{1,32}+) ([\x21-\x7e]++) HTTP/1\.([01])\r\n" + _FIELDS,
-)
+_LINE = re.compile(rb"(" + _TOKEN + rb"{1,32}+) ([\x21-\x7e]++) HTTP/1\.([01])\r\n")
+_BLOCK = re.compile(_FIELDS)
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t \x21-\x7e\x80-\xff]*+))?+\r\n" + _FIELDS)
 _FIELD = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
 _NEVER_IN_A_HEAD = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -48,10 +48,12 @@ class RequestHead:
     """The head of a request. Field names are in lower case; `found` has each name once."""
 
     __slots__ = (
+        "block",
         "chunked",
         "close",
         "fields",
         "found",
+        "kept",
         "length",
         "method",
         "minor",
@@ -65,6 +67,8 @@ class RequestHead:
     """In origin form, or `*`."""
     minor: int
     """1 for HTTP/1.1, 0 for HTTP/1.0."""
+    block: bytes
+    """The fields as they came, with the empty line."""
     fields: list[tuple[bytes, bytes]]
     found: dict[bytes, bytes]
     length: int
@@ -76,6 +80,8 @@ class RequestHead:
     """What Connection names."""
     upgrade: bytes | None
     """The protocol that the client would rather speak."""
+    kept: bytes | None
+    """The fields that go on to a service, once that was asked for."""
 
     @property
     def has_body(self) -> bool:
@@ -129,18 +135,40 @@ def _refuse_early(data: bytes, start: int) -> None:
         raise BadHead("not a request: a byte that no head has")
 
 
-def request_head(data: bytes) -> RequestHead:
-    """Take a complete head of a request apart. Raises BadHead."""
-    match = _REQUEST.fullmatch(data)
+def request_head(data: bytes, last: RequestHead | None = None) -> RequestHead:
+    """Take a complete head of a request apart. Raises BadHead.
+
+    `last` is the head before it on the same connection: mostly only the first line is another one, and what
+    was judged isn't judged again.
+    """
+    end = data.find(b"\r\n") + 2
+    match = _LINE.fullmatch(data, 0, end)
     if match is None:
-        raise BadHead("not a request: its line or a field is malformed")
-    method, target, minor, block = match.groups()
-    if len(target) > MAX_TARGET:
-        raise BadHead(f"the target is over {MAX_TARGET} bytes", "uri_too_long")
+        raise BadHead("not a request: its first line is malformed")
+    method, target, minor = match.groups()
     head = RequestHead()
     head.method = method
     head.minor = 1 if minor == b"1" else 0
-    head.fields, head.found = _fields(block)
+    head.block = data[end:]
+    if last is not None and head.block == last.block and head.minor == last.minor:
+        head.fields, head.found, head.kept = last.fields, last.found, last.kept
+        head.chunked, head.length = last.chunked, last.length
+        head.named, head.close, head.upgrade = last.named, last.close, last.upgrade
+    else:
+        _judge(head)
+    if len(target) > MAX_TARGET:
+        raise BadHead(f"the target is over {MAX_TARGET} bytes", "uri_too_long")
+    head.target = target if target[0] == 0x2F else _origin_form(method, target, head.found.get(b"host"))
+    return head
+
+
+def _judge(head: RequestHead) -> None:
+    """Take the fields of a request apart."""
+    match = _BLOCK.fullmatch(head.block)
+    if match is None:
+        raise BadHead("not a request: a field is malformed")
+    head.fields, head.found = _fields(match[1])
+    head.kept = None
     found = head.found
     host = found.get(b"host")
     if host is None:
@@ -148,7 +176,6 @@ def request_head(data: bytes) -> RequestHead:
             raise BadHead("a request must have one Host")
     elif _HOST.fullmatch(host) is None:
         raise BadHead("the Host is malformed")
-    head.target = target if target[0] == 0x2F else _origin_form(method, target, host)
     head.chunked, head.length = False, 0
     coding, length = found.get(b"transfer-encoding"), found.get(b"content-length")
     if coding is not None:
@@ -163,7 +190,6 @@ def request_head(data: bytes) -> RequestHead:
     upgrade = found.get(b"upgrade") if b"upgrade" in head.named and head.minor == 1 else None
     # HTTP/2 inside could say anything to a service, unseen: a server may ignore the wish.
     head.upgrade = upgrade if upgrade is not None and not upgrade.lower().startswith(b"h2c") else None
-    return head
 
 
 def response_head(data: bytes, method: bytes) -> ResponseHead:
@@ -224,6 +250,7 @@ def _length(text: bytes) -> int:
     return int(text)
 
 
+@lru_cache(256)
 def _tokens(text: bytes) -> frozenset[bytes]:
     return frozenset(token.strip(b" \t") for token in text.lower().split(b","))
 

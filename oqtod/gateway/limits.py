@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import resource
-from collections import Counter
 
 IDLE_TIMEOUT = 30.0
 """Seconds until the whole head of a (further) request must be there."""
@@ -59,21 +58,20 @@ class Shares:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._held: Counter[str] = Counter()
+        self._held: dict[str, int] = {}
 
     def take(self, key: str) -> bool:
         """Take one more, when there is one left."""
-        if self._held[key] >= self._most:
-            return False
-        self._held[key] += 1
-        return True
+        held = self._held.get(key, 0)
+        if held < self._most:
+            self._held[key] = held + 1
+        return held < self._most
 
     def give(self, key: str) -> None:
         """Give one back."""
-        if self._held[key] <= 1:
-            del self._held[key]
-        else:
-            self._held[key] -= 1
+        held = self._held.pop(key)
+        if held > 1:
+            self._held[key] = held - 1
 
 
 def household(address: str) -> str | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from oqtod.gateway import limits
 from oqtod.gateway.bodies import Endless
 from oqtod.gateway.engine import End
-from oqtod.gateway.flows import Flow, Needs, SinkFailed, SourceFailed
+from oqtod.gateway.flows import SINK, SOURCE, TURN, Flow, Needs, SinkFailed, SourceFailed
 from oqtod.gateway.keystrokes import is_input, is_typed
 from oqtod.gateway.visit import Visit
 
@@ -94,11 +94,11 @@ class Relay:
 
     def _wait(self, flow: Flow, needs: Needs) -> None:
         """Wait for what a flow needs; where it is over, tell its sink."""
-        if needs is Needs.SINK:
+        if needs is SINK:
             self._front.engine.wait_for_room(flow.sink)
-        elif needs is Needs.TURN:
+        elif needs is TURN:
             self._front.engine.again(flow.source)
-        elif needs is not Needs.SOURCE:
+        elif needs is not SOURCE:
             flow.sink.sock.shutdown(socket.SHUT_WR)
             self.deadline = self._front.engine.now + limits.RELAY_LINGER
 
