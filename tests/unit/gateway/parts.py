@@ -75,9 +75,10 @@ class Services:
     async def connect(self, visit: Visit) -> socket.socket:
         if self.refuses is not None:
             raise self.refuses
+        await trio.lowlevel.checkpoint()
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
-        await self.made.send(trio.SocketStream(trio.socket.from_stdlib_socket(theirs)))
+        self.made.send_nowait(trio.SocketStream(trio.socket.from_stdlib_socket(theirs)))
         return ours
 
 
@@ -127,10 +128,11 @@ async def house(application: Application = no_api, trusted: tuple[str, ...] = ()
         try:
             yield found
         finally:
-            for stream in found.streams:
-                await stream.aclose()
             nursery.cancel_scope.cancel()
     listener.close()
+    send.close()
+    for stream in [*found.streams, *[stream async for stream in receive]]:
+        await stream.aclose()
 
 
 async def read_until(stream: trio.SocketStream, mark: bytes) -> bytes:
@@ -151,6 +153,14 @@ async def everything(stream: trio.SocketStream) -> bytes:
         while data := await stream.receive_some():
             answer += data
     return answer
+
+
+async def is_over(stream: trio.SocketStream) -> None:
+    """Return when the other side has closed, in order or not, and said nothing more."""
+    try:
+        assert await everything(stream) == b""
+    except trio.BrokenResourceError:
+        pass
 
 
 def status(answer: bytes) -> int:
