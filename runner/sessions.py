@@ -122,11 +122,11 @@ class Session:
         finally:
             for namespace in namespaces:
                 os.close(namespace)
-        if not running:
-            with _refusing():
-                policy = self._sandbox().policy()
-            if policy.enabled and policy.isolate_network:
-                raise previews.nothing_listens(port)
+        # Even with a service that runs: one that just ends shows no network, and the host's is not ours then.
+        with _refusing():
+            policy = self._sandbox().policy()
+        if policy.enabled and policy.isolate_network:
+            raise previews.nothing_listens(port)
         return await previews.connect(port)
 
     async def end(self) -> None:
@@ -281,6 +281,13 @@ class Registry:
         if session is None:
             raise CallFailed("no_session", "the session does not run here")
         return (await session.open_port(port)).detach()
+
+    def logs(self, session_id: str) -> dict[str, str]:
+        """Return what a session's services reported of late, by name. Raises CallFailed."""
+        session = self._sessions.get(session_id)
+        if session is None:
+            raise CallFailed("no_session", "the session does not run here")
+        return {name: service.log.text() for name, service in session.services.items()}
 
     async def stop(self, session_id: str) -> None:
         """End a session; fine when there is none."""
