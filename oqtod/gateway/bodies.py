@@ -176,3 +176,10 @@ class Chunked:
 _SIZE_LINE, _DATA, _DATA_END, _TRAILER_LINE = range(4)
 
 Framing = Length | Endless | Chunked
+
+
+def framing_of(*, length: int | None, chunked: bool, plain: bool = False) -> Framing:
+    """Return the framing of a body as its head has it; without a length it ends with the connection."""
+    if chunked:
+        return Chunked(plain=plain)
+    return Endless() if length is None else Length(length)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import socket
@@ -16,7 +15,7 @@ import trio
 
 from oqtod.accounts.principal import Principal
 from oqtod.errors import Refusal
-from oqtod.gateway import admin_socket, limits
+from oqtod.gateway import admin_socket, answers, limits
 from oqtod.gateway.conversation import Conversation, Gone
 from oqtod.gateway.engine import End
 from oqtod.gateway.exchange import Exchange
@@ -252,15 +251,9 @@ class Connection:
 
     async def _work(self, work: Callable[[], Awaitable[None]]) -> None:
         with trio.CancelScope() as self._task:
-            try:
-                await work()
-            except Refusal as refusal:
+            refusal = await _refusal_of(work, self.request_id)
+            if refusal is not None:
                 self._answer_instead(refusal)
-            except StorageError as error:
-                self._answer_instead(Refusal("unavailable", str(error)))
-            except Exception:
-                log.exception("a request failed", extra={"REQUEST_ID": self.request_id})
-                self._answer_instead(Refusal("internal", "something went wrong", "the journal says what"))
         self._task = None
 
     async def _talk(self, head: RequestHead) -> None:
@@ -270,46 +263,32 @@ class Connection:
         with trio.CancelScope() as scope:
             self._task = scope
             try:
-                await conversation.hold(self.front.application)
+                refusal = await _refusal_of(
+                    partial(conversation.hold, self.front.application), self.request_id
+                )
             except Gone as error:
                 log.debug("a connection of %s ended: %s", self.client, error)
                 self.reset()  # what it didn't take so far isn't kept for it
-            except Refusal as refusal:
-                self._conclude(conversation, refusal)
-            except StorageError as error:
-                self._conclude(conversation, Refusal("unavailable", str(error)))
-            except Exception:
-                log.exception("a request failed", extra={"REQUEST_ID": self.request_id})
-                message = "something went wrong"
-                self._conclude(conversation, Refusal("internal", message, "the journal says what"))
             else:
-                if self._state is _AWAY:
-                    self.end.readable = True
-                    self._after(conversation)
-        if scope.cancelled_caught:
-            self._end_of_stream(conversation)
+                self._after(conversation, refusal)
+        if scope.cancelled_caught and self._state is _AWAY:
+            # The gateway stops: an event stream ends in order, so that the page looks for it again.
+            self.end.readable = True
+            self._say_farewell(conversation.last_words())
         self._task = None
 
-    def _after(self, conversation: Conversation) -> None:
-        if conversation.reusable:
-            self.next()
-        else:
-            self.linger()
-
-    def _conclude(self, conversation: Conversation, refusal: Refusal) -> None:
+    def _after(self, conversation: Conversation, refusal: Refusal | None) -> None:
         if self._state is not _AWAY:
             return
-        self.end.readable = True
-        if conversation.begun:
+        self.end.readable = True  # nobody knows what came meanwhile
+        if refusal is None and conversation.reusable:
+            self.next()
+        elif refusal is None:
+            self.linger()
+        elif conversation.begun:
             self.reset()  # so that it can be seen that the answer is not whole
         else:
             self.refuse(refusal, close=not conversation.complete)
-
-    def _end_of_stream(self, conversation: Conversation) -> None:
-        """The gateway stops: end an event stream in order, so that the page looks for it again."""
-        if self._state is _AWAY:
-            self.end.readable = True
-            self._say_farewell(conversation.last_words())
 
     def _answer_instead(self, refusal: Refusal) -> None:
         if self.exchange is not None:
@@ -330,19 +309,7 @@ class Connection:
             return
         if not self.request_id:
             self.request_id = self.front.next_request_id()
-        body = json.dumps(refusal.body(self.request_id)).encode()
-        head = [
-            f"HTTP/1.1 {refusal.status} ",
-            "content-type: application/json",
-            f"content-length: {len(body)}",
-            "cache-control: no-store",
-            f"x-request-id: {self.request_id}",
-        ]
-        if refusal.retry_after is not None:
-            head.append(f"retry-after: {refusal.retry_after}")
-        if close:
-            head.append("connection: close")
-        answer = "\r\n".join([*head, "", ""]).encode() + body
+        answer = answers.refused(refusal, self.request_id, close=close)
         if close:
             self._say_farewell(answer)
         elif self.say(answer):
@@ -429,3 +396,19 @@ class Connection:
         if self._state is not _CLOSED:
             self.end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.close()
+
+
+async def _refusal_of(work: Callable[[], Awaitable[None]], request_id: str) -> Refusal | None:
+    """Do some work; return what the client is told where it fails. Raises Gone."""
+    try:
+        await work()
+    except Refusal as refusal:
+        return refusal
+    except StorageError as error:
+        return Refusal("unavailable", str(error))
+    except Gone:
+        raise
+    except Exception:
+        log.exception("a request failed", extra={"REQUEST_ID": request_id})
+        return Refusal("internal", "something went wrong", "the journal says what")
+    return None

@@ -79,6 +79,17 @@ class End:
             self.readable = False
         return count
 
+    def is_quiet(self) -> bool:
+        """Say whether the other side is there, and has said nothing that wasn't read."""
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            self.readable = False
+            return True
+        except OSError:
+            pass  # it was reset
+        return False
+
     def write(self, data: bytes | memoryview) -> int:
         """Return how much of it could be written. Raises OSError."""
         try:
@@ -172,4 +183,8 @@ class Engine:
             end.handler.ready(end)
         except Exception:
             log.exception("a connection failed")
-            end.handler.failed()
+            try:
+                end.handler.failed()
+            except Exception:
+                log.exception("a connection that failed can't be ended in order")
+                self.close(end)

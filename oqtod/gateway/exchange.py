@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from oqtod.errors import Refusal
 from oqtod.gateway import headers, limits
-from oqtod.gateway.bodies import BadBody, Chunked, Endless, Framing, Length
+from oqtod.gateway.bodies import BadBody, Length, framing_of
 from oqtod.gateway.engine import End
 from oqtod.gateway.flows import MORE, NOTHING, SINK, TURN, Flow, SinkFailed, SourceFailed
 from oqtod.gateway.heads import BadHead, RequestHead, ResponseHead, end_of_head, response_head
@@ -83,27 +83,13 @@ class Exchange:
         front.traffic.service_requests += 1
         end = None
         if self._head.upgrade is None and (key := self._visit.key) is not None:
-            end = self._kept(key)
+            certain = self._head.has_body or self._head.method not in _REPEATABLE
+            end = front.pool.take(key, certain=certain)
         if end is None:
             self._connection.wait_for(self._connect)
             return
         self._visit.note()
         self._send(end, reused=True)
-
-    def _kept(self, key: object) -> End | None:
-        """Return a connection from the pool that is fit for this request."""
-        end = self._front.pool.take(key)
-        if end is None or (self._head.method in _REPEATABLE and not self._head.has_body):
-            return end
-        # This one can't be sent twice: make sure that the service hasn't closed just now.
-        try:
-            end.sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return end
-        except OSError:
-            pass  # it was reset
-        self._front.engine.close(end)
-        return None
 
     async def _connect(self) -> None:
         sock = await self._front.way.connect(self._visit)
@@ -137,7 +123,7 @@ class Exchange:
                 self._upload = Flow(connection.end, end, Length(0), None)
                 self._upload.pending = request[sent:]
             else:
-                framing: Framing = Chunked() if head.chunked else Length(head.length)
+                framing = framing_of(length=head.length, chunked=head.chunked)
                 if not connection.data and head.found.get(b"expect", b"").lower() == b"100-continue":
                     connection.say(b"HTTP/1.1 100 Continue\r\n\r\n")
                 self._upload = Flow(connection.end, end, framing, self._front.pipes)
@@ -147,7 +133,7 @@ class Exchange:
                     self._upload.feed(data)
             self._uploaded = False
         except BadBody as error:
-            self._refuse(Refusal("bad_request", f"not a request: {error}"))
+            self._bad_request(error)
         except OSError:
             self._service_failed()
         else:
@@ -254,10 +240,9 @@ class Exchange:
         except OSError:
             self._service_failed()
             return
-        if data is None:
-            return
         if not data:
-            self._service_failed()
+            if data is not None:
+                self._service_failed()
             return
         seen = len(self._said)
         said = self._said + data if seen else data
@@ -318,7 +303,8 @@ class Exchange:
         else:
             whole = False
         assert self._end is not None
-        framing = Length(0) if whole else self._framing(head, plain)
+        length = 0 if whole else head.length
+        framing = framing_of(length=length, chunked=head.chunked and not whole, plain=plain)
         self._download = Flow(self._end, connection.end, framing, self._front.pipes)
         self._download.pending = start
         try:
@@ -328,11 +314,6 @@ class Exchange:
             return
         self._patience(limits.STREAM_TIMEOUT)
         self._pump_download()
-
-    def _framing(self, head: ResponseHead, plain: bool) -> Framing:
-        if head.chunked:
-            return Chunked(plain=plain)
-        return Endless() if head.length is None else Length(head.length)
 
     def _pump_download(self) -> None:
         download = self._download
@@ -379,7 +360,9 @@ class Exchange:
         assert response is not None and end is not None
         reusable = not (excess or response.close or self._upload is not None or not self._uploaded)
         close = self._close or self._upload is not None
-        self._finish(reusable=reusable and not end.readable and not end.hung)
+        if reusable and end.readable:
+            reusable = end.is_quiet()
+        self._finish(reusable=reusable and not end.hung)
         if close:
             self._connection.linger()
         else:

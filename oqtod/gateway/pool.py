@@ -29,14 +29,19 @@ class Pool:
     def __len__(self) -> int:
         return len(self._idle)
 
-    def take(self, key: Hashable) -> End | None:
-        """Return a connection that was open just now, None where there is none."""
+    def take(self, key: Hashable, *, certain: bool) -> End | None:
+        """Return a connection that was open when it was last heard of, None where there is none.
+
+        With `certain` it is asked again whether it is: for requests that can't be sent twice.
+        """
         ends = self._of.get(key)
-        if not ends:
-            return None
-        end = ends.pop()
-        del self._idle[end]
-        return end
+        while ends:
+            end = ends.pop()
+            del self._idle[end]
+            if not certain or end.is_quiet():
+                return end
+            self._engine.close(end)
+        return None
 
     def give(self, key: Hashable, end: End) -> None:
         """Keep a connection whose last response is over."""

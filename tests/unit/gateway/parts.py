@@ -107,6 +107,23 @@ class House:
         return stream
 
 
+PATH = "/api/sessions/s/ports/41823/"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def request(path: str = "", *fields: str, method: str = "GET", version: str = "1.1") -> bytes:
+    """Return the head of a request to a service."""
+    return "\r\n".join([f"{method} {PATH}{path} HTTP/{version}", "Host: a", *fields, "", ""]).encode()
+
+
+async def asked(here: House, data: bytes) -> tuple[trio.SocketStream, trio.SocketStream, bytes]:
+    """A client that has sent this, the service, and what arrived there up to the end of a head."""
+    client = await here.client()
+    await client.send_all(data)
+    service = await here.service()
+    return client, service, await read_until(service, b"\r\n\r\n")
+
+
 Application = Callable[[dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Any]
 
 
@@ -117,7 +134,7 @@ async def no_api(*_: object) -> None:
 @asynccontextmanager
 async def house(application: Application = no_api, trusted: tuple[str, ...] = ()) -> AsyncIterator[House]:
     """A front at a TCP port of loopback, for as long as the block lasts."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     listener.setblocking(False)
     send, receive = trio.open_memory_channel[trio.SocketStream](64)
     services, held = Services(send), Connections()
