@@ -23,8 +23,11 @@ SWEEP = 1.0
 _ROUNDS = 8
 """How often the engine looks for more before other tasks have their turn."""
 
+_MOST_EVENTS = 256
+
 _READ = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
-_BOTH = _READ | select.EPOLLOUT
+_WRITE = select.EPOLLOUT
+_BOTH = _READ | _WRITE
 _BROKEN = select.EPOLLHUP | select.EPOLLERR
 _HUNG = select.EPOLLRDHUP | _BROKEN
 
@@ -105,6 +108,7 @@ class Engine:
         self._epoll = select.epoll()
         self._ends: dict[int, End] = {}
         self._again: deque[End] = deque()
+        self._clock = trio.lowlevel.current_clock()
         self.now = 0.0
         """The time of the present round, of trio's clock."""
 
@@ -154,29 +158,31 @@ class Engine:
             sweep()
 
     def _rounds(self) -> None:
-        ends = self._ends
-        self.now = trio.current_time()
+        """Tell the handlers of all ends that are ready, and look again while many are."""
+        self.now = self._clock.current_time()
         for _ in range(_ROUNDS):
-            again, self._again = self._again, deque()
-            events = self._epoll.poll(0, 256)
-            if not events and not again:
-                return
+            events = self._epoll.poll(0, _MOST_EVENTS)
+            again = self._again
+            if again:
+                self._again = deque()
             for fd, mask in events:
-                end = ends.get(fd)
+                end = self._ends.get(fd)
                 if end is None:
                     continue
                 if mask & _HUNG:
                     end.hung = True
                     end.broken = mask & _BROKEN != 0
-                if mask & select.EPOLLOUT:
+                if mask & _WRITE:
                     end.waits = False
                     self._epoll.modify(fd, _READ)
-                if mask & ~select.EPOLLOUT:
+                if mask != _WRITE:
                     end.readable = True
                 self._tell(end)
             for end in again:
-                if ends.get(end.fd) is end:
+                if self._ends.get(end.fd) is end:
                     self._tell(end)
+            if len(events) + len(again) < 2:
+                return  # nobody else is in a hurry
 
     def _tell(self, end: End) -> None:
         try:

@@ -14,8 +14,8 @@ from oqtod.gateway.engine import End, Engine
 IDLE = 4.0
 """Seconds; many servers close after five."""
 
-MOST_EACH = 32
-MOST = 1024
+MOST_EACH = 128
+MOST = 2048
 
 
 class Pool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from oqtod.gateway import limits
 from oqtod.gateway.bodies import Endless
 from oqtod.gateway.engine import End
-from oqtod.gateway.flows import SINK, SOURCE, TURN, Flow, Needs, SinkFailed, SourceFailed
+from oqtod.gateway.flows import SINK, SOURCE, TURN, Flow, SinkFailed, SourceFailed
 from oqtod.gateway.keystrokes import is_input, is_typed
 from oqtod.gateway.visit import Visit
 
@@ -47,11 +47,21 @@ class Relay:
         if to_service:
             self._watch(memoryview(to_service))
         self._down.pending, self._up.pending = to_client, to_service
-        self._pump()
+        for end in (self._up.source, self._down.source):
+            end.readable = True  # as nobody has looked since
+            front.engine.again(end)
 
     def ready(self, end: End) -> None:
         """One of the ends has something, or room."""
-        self._pump()
+        up, down = self._up, self._down
+        away, here = (up, down) if end is up.source else (down, up)
+        try:
+            if end.readable:
+                self._pump(away)
+            if here.pending:
+                self._pump(here)
+        except (SourceFailed, SinkFailed, OSError):
+            self.cancel()
 
     def failed(self) -> None:
         """Let go of everything."""
@@ -75,30 +85,25 @@ class Relay:
             front.engine.close(end)
         self._visit.closed()
 
-    def _pump(self) -> None:
-        up, down, traffic = self._up, self._down, self._front.traffic
-        try:
-            if not up.framing.done:
-                before = up.moved
-                self._wait(up, up.pump())
-                traffic.bytes_from_clients += up.moved - before
-            if not down.framing.done:
-                before = down.moved
-                self._wait(down, down.pump())
-                traffic.bytes_to_clients += down.moved - before
-        except (SourceFailed, SinkFailed, OSError):
-            self.cancel()
+    def _pump(self, flow: Flow) -> None:
+        """Move what can be moved in one direction. Raises SourceFailed, SinkFailed, OSError."""
+        if flow.framing.done:
             return
-        if up.framing.done and down.framing.done:
-            self.cancel()
-
-    def _wait(self, flow: Flow, needs: Needs) -> None:
-        """Wait for what a flow needs; where it is over, tell its sink."""
+        before = flow.moved
+        needs = flow.pump()
+        if flow is self._up:
+            self._front.traffic.bytes_from_clients += flow.moved - before
+        else:
+            self._front.traffic.bytes_to_clients += flow.moved - before
+        if needs is SOURCE:
+            return
         if needs is SINK:
             self._front.engine.wait_for_room(flow.sink)
         elif needs is TURN:
             self._front.engine.again(flow.source)
-        elif needs is not SOURCE:
+        elif self._up.framing.done and self._down.framing.done:
+            self.cancel()
+        else:
             flow.sink.sock.shutdown(socket.SHUT_WR)
             self.deadline = self._front.engine.now + limits.RELAY_LINGER
 
