@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import select
 import socket
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -107,7 +106,7 @@ class Engine:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._ends: dict[int, End] = {}
-        self._again: deque[End] = deque()
+        self._again: list[End] = []
         self._clock = trio.lowlevel.current_clock()
         self.now = 0.0
         """The time of the present round, of trio's clock."""
@@ -162,9 +161,7 @@ class Engine:
         self.now = self._clock.current_time()
         for _ in range(_ROUNDS):
             events = self._epoll.poll(0, _MOST_EVENTS)
-            again = self._again
-            if again:
-                self._again = deque()
+            again, self._again = self._again, []
             for fd, mask in events:
                 end = self._ends.get(fd)
                 if end is None:
