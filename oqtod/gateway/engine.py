@@ -19,8 +19,14 @@ log = logging.getLogger(__name__)
 SWEEP = 1.0
 """Seconds between two looks at what is overdue."""
 
-_ROUNDS = 8
-"""How often the engine looks for more before other tasks have their turn."""
+_LINGER = 0.001
+"""Seconds that more is waited for where something was just moved; epoll_wait(2) has no finer ones."""
+
+_STAY = 0.002
+"""Seconds after which other tasks have their turn, all the same."""
+
+_ROUNDS = 64
+"""Looks after which they have it in any case."""
 
 _MOST_EVENTS = 256
 
@@ -107,6 +113,7 @@ class Engine:
         self._epoll = select.epoll()
         self._ends: dict[int, End] = {}
         self._again: list[End] = []
+        self._hurries = False
         self._clock = trio.lowlevel.current_clock()
         self.now = 0.0
         """The time of the present round, of trio's clock."""
@@ -156,12 +163,23 @@ class Engine:
             self.now = trio.current_time()
             sweep()
 
+    def hurry(self) -> None:
+        """A task has something to do: let it."""
+        self._hurries = True
+
     def _rounds(self) -> None:
-        """Tell the handlers of all ends that are ready, and look again while many are."""
-        self.now = self._clock.current_time()
+        """Tell the handlers of all ends that are ready.
+
+        Where bytes go to and fro the next ones come soon, and cost less if they are waited for right here.
+        """
+        begun = self.now = self._clock.current_time()
+        self._hurries = False
+        patience = 0.0
         for _ in range(_ROUNDS):
-            events = self._epoll.poll(0, _MOST_EVENTS)
+            events = self._epoll.poll(patience, _MOST_EVENTS)
             again, self._again = self._again, []
+            if not events and not again:
+                return
             for fd, mask in events:
                 end = self._ends.get(fd)
                 if end is None:
@@ -178,8 +196,10 @@ class Engine:
             for end in again:
                 if self._ends.get(end.fd) is end:
                     self._tell(end)
-            if len(events) + len(again) < 2:
-                return  # nobody else is in a hurry
+            self.now = self._clock.current_time()
+            if self._hurries or self.now - begun > _STAY:
+                return
+            patience = 0.0 if self._again else _LINGER
 
     def _tell(self, end: End) -> None:
         try:

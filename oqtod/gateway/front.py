@@ -121,6 +121,7 @@ class Front:
         """Run something in a task."""
         assert self._nursery is not None
         self._nursery.start_soon(work, argument)
+        self.engine.hurry()
 
     def next_request_id(self) -> str:
         """Return an id that no other request has."""

@@ -59,16 +59,14 @@ class Pool:
             end, (_, since) = next(iter(self._idle.items()))
             if self._engine.now - since < IDLE:
                 break
-            self.ready(end)
+            self._drop(end)
         for key in [key for key, ends in self._of.items() if not ends]:
             del self._of[key]
 
     def ready(self, end: End) -> None:
-        """It was closed, or babbles: nobody asked."""
-        if end in self._idle:
-            key, _ = self._idle.pop(end)
-            self._of[key].remove(end)
-        self._engine.close(end)
+        """It was closed, or babbles: nobody asked. Or what is told now was read before."""
+        if not end.is_quiet():
+            self._drop(end)
 
     def failed(self) -> None:
         """There is nothing more to let go of."""
@@ -76,4 +74,9 @@ class Pool:
     def close(self) -> None:
         """Close all."""
         for end in list(self._idle):
-            self.ready(end)
+            self._drop(end)
+
+    def _drop(self, end: End) -> None:
+        key, _ = self._idle.pop(end)
+        self._of[key].remove(end)
+        self._engine.close(end)
