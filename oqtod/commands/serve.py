@@ -77,7 +77,7 @@ def serve(path: Path | None, host: str | None, port: int | None, is_personal: bo
 
 async def _run(loaded: Loaded, database: Database, path: Path | None, overrides: dict[str, object]) -> None:
     config, readiness = loaded.config, Readiness()
-    listeners = await listen(config.server.host, config.server.port)
+    listeners = await listen(config.server.host, config.server.port, readiness)
     accounts = assemble(config, database)
     dev_users, login = _dev_users(config)
     await accounts.users.set_from_config(dev_users if config.auth.dev_mode else [])
