@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from functools import partial
@@ -19,6 +18,7 @@ from oqtod.gateway import admin_socket, answers, limits
 from oqtod.gateway.conversation import Conversation, Gone
 from oqtod.gateway.engine import End
 from oqtod.gateway.exchange import Exchange
+from oqtod.gateway.farewell import Farewell, reset
 from oqtod.gateway.heads import BadHead, RequestHead, end_of_head, request_head
 from oqtod.gateway.targets import Target
 from oqtod.gateway.visit import Visit
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _READ = 16 * 1024
-_RESET = struct.pack("ii", 1, 0)
 
 
 class State(Enum):
@@ -39,20 +38,18 @@ class State(Enum):
     HEAD = "the head of a request is awaited, or a part of it is there"
     AWAY = "a task answers the request"
     SERVICE = "an exchange with a service goes on"
-    FAREWELL = "the last answer is being sent"
-    LINGERING = "it has all it gets: what still comes is thrown away"
-    CLOSED = "nothing is left of it"
+    CLOSED = "it is closed, or somebody else's"
 
 
 # A member of an enumeration by its name is a call in Python 3.11.
-_HEAD, _AWAY, _SERVICE, _FAREWELL, _LINGERING, _CLOSED = State
+_HEAD, _AWAY, _SERVICE, _CLOSED = State
 
 
 class Connection:
     """One client's connection."""
 
     __slots__ = (
-        "_farewell",
+        "_conversation",
         "_last",
         "_reading",
         "_refuses",
@@ -101,14 +98,9 @@ class Connection:
         self._state = _HEAD
         self._seen = 0
         self._reading = False
-        self._farewell = b""
+        self._conversation: Conversation | None = None
         self._last: RequestHead | None = None
         self._task: trio.CancelScope | None = None
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is asked for."""
-        return self._state is _HEAD
 
     # What the engine tells
 
@@ -120,10 +112,6 @@ class Connection:
         elif state is _SERVICE:
             assert self.exchange is not None
             self.exchange.client_ready()
-        elif state is _FAREWELL:
-            self._send_farewell()
-        elif state is _LINGERING:
-            self._discard()
 
     def failed(self) -> None:
         """Let go of everything."""
@@ -262,6 +250,7 @@ class Connection:
         conversation = Conversation(self, head)
         with trio.CancelScope() as scope:
             self._task = scope
+            self._conversation = conversation
             try:
                 refusal = await _refusal_of(
                     partial(conversation.hold, self.front.application), self.request_id
@@ -274,8 +263,8 @@ class Connection:
         if scope.cancelled_caught and self._state is _AWAY:
             # The gateway stops: an event stream ends in order, so that the page looks for it again.
             self.end.readable = True
-            self._say_farewell(conversation.last_words())
-        self._task = None
+            self.linger(conversation.last_words())
+        self._task = self._conversation = None
 
     def _after(self, conversation: Conversation, refusal: Refusal | None) -> None:
         if self._state is not _AWAY:
@@ -292,13 +281,22 @@ class Connection:
 
     def _answer_instead(self, refusal: Refusal) -> None:
         if self.exchange is not None:
-            self.exchange.abandon()
+            self.exchange.let_go()
         if self._state in (_AWAY, _SERVICE):
             self.refuse(refusal, close=True)
 
-    def end_stream(self) -> None:
-        """End what has no end of its own: the gateway stops."""
-        if self._state is _AWAY and self._task is not None:
+    def drain(self) -> None:
+        """The gateway stops: answer what was asked for, and end what has no end of its own.
+
+        A client whose connection was never used can't know that its first request was not heard: it may
+        still make it. One that was used may be closed between two requests, RFC 9112 section 9.3.1.
+        """
+        if self._state is _HEAD and self._last is None:
+            self.deadline = min(self.deadline, trio.current_time() + limits.DRAIN_GRACE)
+        elif self._state is _HEAD and not self.data:
+            self.close()
+        elif self._state is _AWAY and self._conversation is not None and self._conversation.lasting:
+            assert self._task is not None
             self._task.cancel()
 
     # Answers of our own
@@ -311,7 +309,7 @@ class Connection:
             self.request_id = self.front.next_request_id()
         answer = answers.refused(refusal, self.request_id, close=close)
         if close:
-            self._say_farewell(answer)
+            self.linger(answer)
         elif self.say(answer):
             self.next()
 
@@ -325,52 +323,14 @@ class Connection:
         self.reset()
         return False
 
-    def _say_farewell(self, data: bytes) -> None:
-        self._farewell = data
-        self._state = _FAREWELL
-        self.deadline = self.front.engine.now + limits.SEND_TIMEOUT
-        self._send_farewell()
-
-    def _send_farewell(self) -> None:
-        try:
-            sent = self.end.write(self._farewell)
-        except OSError:
-            self.close()
-            return
-        self._farewell = self._farewell[sent:]
-        if self._farewell:
-            self.front.engine.wait_for_room(self.end)
-        else:
-            self.linger()
-
     # Endings
 
-    def linger(self) -> None:
-        """Say no more, and read what still comes: closing with unread bytes resets it, answer and all."""
-        if self._state is _CLOSED:
-            return
-        self._state = _LINGERING
-        self.data = b""
-        self.deadline = trio.current_time() + limits.LINGER
-        try:
-            self.end.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            self.close()
-            return
-        self._discard()
-
-    def _discard(self) -> None:
-        for _ in range(16):
-            if not self.end.readable:
-                return
-            try:
-                if self.end.read(64 * 1024) == b"":
-                    self.close()
-                    return
-            except OSError:
-                self.close()
-                return
-        self.front.engine.again(self.end)
+    def linger(self, last: bytes = b"") -> None:
+        """Say this and no more, and close when the client has had a moment to read it."""
+        if self._state is not _CLOSED:
+            farewell = Farewell(self.front, self.end, self.household, last)
+            farewell.begin()
+            self.leave()
 
     def leave(self) -> None:
         """Somebody else has the ends now."""
@@ -383,7 +343,7 @@ class Connection:
             return
         self._state = _CLOSED
         if self.exchange is not None:
-            self.exchange.abandon()
+            self.exchange.let_go()
         if self._task is not None:
             self._task.cancel()
             trio.lowlevel.notify_closing(self.end.sock)
@@ -394,7 +354,7 @@ class Connection:
     def reset(self) -> None:
         """Close it so that the other side sees that it did not get all: an RST, SO_LINGER in socket(7)."""
         if self._state is not _CLOSED:
-            self.end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            reset(self.end.sock)
             self.close()
 
 

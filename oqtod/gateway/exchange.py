@@ -15,8 +15,9 @@ from oqtod.gateway import headers, limits
 from oqtod.gateway.bodies import BadBody, Length, framing_of
 from oqtod.gateway.engine import End
 from oqtod.gateway.flows import MORE, NOTHING, SINK, TURN, Flow, SinkFailed, SourceFailed
-from oqtod.gateway.heads import BadHead, RequestHead, ResponseHead, end_of_head, response_head
+from oqtod.gateway.heads import BadHead, RequestHead, ResponseHead
 from oqtod.gateway.relay import Relay
+from oqtod.gateway.responses import Responses
 from oqtod.gateway.visit import Visit
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _READ = 16 * 1024
-_MOST_INTERIM = 16
 _REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 """Methods whose request may be sent again over another connection: RFC 9110 section 9.2.2."""
 
@@ -41,11 +41,10 @@ class Exchange:
         "_end",
         "_front",
         "_head",
-        "_interim",
         "_over",
         "_response",
+        "_responses",
         "_reused",
-        "_said",
         "_upload",
         "_uploaded",
         "_visit",
@@ -62,9 +61,7 @@ class Exchange:
         self._uploaded = True
         """Whether the whole request went to the service, as far as it wanted it."""
         self._download: Flow | None = None
-        self._said = b""
-        """What the service has said of the head of its response."""
-        self._interim = 0
+        self._responses = Responses(head.method)
         self._response: ResponseHead | None = None
         self._begun = False
         """Whether the client got a part of the response."""
@@ -111,7 +108,7 @@ class Exchange:
         self._end, self._reused = end, reused
         if reused:
             self._front.traffic.reused_connections += 1
-        connection.deadline = self._front.engine.now + limits.RESPONSE_TIMEOUT
+        self._be_patient()
         request = headers.request_for(
             head, self._visit.target, client=connection.client, scheme=connection.scheme
         )
@@ -171,7 +168,7 @@ class Exchange:
 
     def cancel(self) -> None:
         """End both connections: what comes now is nothing to anybody."""
-        self._finish(reusable=False)
+        self.let_go()
         self._connection.reset()
 
     def overdue(self) -> None:
@@ -204,11 +201,10 @@ class Exchange:
             self._front.engine.again(upload.sink)
             return
         finally:
-            moved = upload.moved - before
-            if moved:
+            if moved := upload.moved - before:
                 self._front.traffic.bytes_from_clients += moved
                 self._visit.note()
-                self._patience(limits.RESPONSE_TIMEOUT)
+                self._be_patient()
         if needs is NOTHING:
             if self._head.has_body:
                 self._connection.data = upload.excess
@@ -222,9 +218,9 @@ class Exchange:
             self.cancel()  # the client left in the middle of its request
 
     def _drop_upload(self) -> None:
-        if self._upload is not None:
-            self._upload.close()
-            self._upload = None
+        assert self._upload is not None
+        self._upload.close()
+        self._upload = None
 
     def _bad_request(self, error: BadBody) -> None:
         if self._begun:
@@ -244,34 +240,21 @@ class Exchange:
             if data is not None:
                 self._service_failed()
             return
-        seen = len(self._said)
-        said = self._said + data if seen else data
         try:
-            while length := end_of_head(said, seen):
-                head = response_head(said[:length], self._head.method)
-                said, seen = said[length:], 0
+            for head, rest in self._responses.take(data):
                 if head.status >= 200:
-                    self._answer(head, said)
-                    return
-                if head.status == 101:
-                    self._switch(head, said)
-                    return
-                self._forward_interim(head)
-                if self._over:
+                    self._answer(head, rest)
+                elif head.status == 101:
+                    self._switch(head, rest)
+                elif head.status != 100 and self._head.minor == 1:
+                    self._connection.say(headers.interim_for(head))
+                if self._begun or self._over:
                     return
         except BadHead as error:
             self._refuse(Refusal("bad_gateway", f"the service's answer is no HTTP: {error}"))
             return
-        self._said = said
         if end.readable:
             self._front.engine.again(end)
-
-    def _forward_interim(self, head: ResponseHead) -> None:
-        self._interim += 1
-        if self._interim > _MOST_INTERIM:
-            raise BadHead("it never comes to its answer")
-        if head.status != 100 and self._head.minor == 1:
-            self._connection.say(headers.interim_for(head))
 
     def _answer(self, head: ResponseHead, rest: bytes) -> None:
         """Send the response on, with what is there of its body."""
@@ -312,7 +295,7 @@ class Exchange:
         except BadBody:
             self.cancel()
             return
-        self._patience(limits.STREAM_TIMEOUT)
+        self._be_patient()
         self._pump_download()
 
     def _pump_download(self) -> None:
@@ -328,7 +311,7 @@ class Exchange:
         finally:
             if moved := download.moved - before:
                 self._front.traffic.bytes_to_clients += moved
-                self._patience(limits.STREAM_TIMEOUT)
+                self._be_patient()
         if needs is NOTHING:
             download.close()
             self._complete(excess=bool(download.excess))
@@ -347,7 +330,7 @@ class Exchange:
             raise BadHead("it speaks another protocol, which nobody asked for")
         assert self._end is not None
         end, self._end = self._end, None
-        self._finish(reusable=False, share=False)
+        self.let_go(share=False)
         relay = Relay(self._front, self._connection.end, end, self._visit, self._connection.household)
         self._connection.leave()
         relay.begin(headers.switch_for(head, protocol) + rest, self._connection.data)
@@ -362,7 +345,7 @@ class Exchange:
         close = self._close or self._upload is not None
         if reusable and end.readable:
             reusable = end.is_quiet()
-        self._finish(reusable=reusable and not end.hung)
+        self.let_go(reusable=reusable and not end.hung)
         if close:
             self._connection.linger()
         else:
@@ -371,7 +354,7 @@ class Exchange:
     def _service_failed(self) -> None:
         """The service's connection ended before its response began."""
         repeatable = self._head.method in _REPEATABLE and self._uploaded
-        if self._reused and repeatable and not self._said and not self._interim:
+        if self._reused and repeatable and not self._responses.heard:
             assert self._end is not None
             self._front.engine.close(self._end)
             self._end, self._reused = None, False
@@ -381,15 +364,11 @@ class Exchange:
 
     def _refuse(self, refusal: Refusal) -> None:
         close = not self._uploaded or self._head.close
-        self._finish(reusable=False)
+        self.let_go()
         self._connection.refuse(refusal, close=close)
 
-    def abandon(self) -> None:
-        """The client's connection is gone, or is told something else: let go of the service's."""
-        self._finish(reusable=False)
-
-    def _finish(self, *, reusable: bool, share: bool = True) -> None:
-        """Let go of the service's connection; twice is once."""
+    def let_go(self, *, reusable: bool = False, share: bool = True) -> None:
+        """Let go of the service's connection, and of the user's `share`; twice is once."""
         if self._over:
             return
         self._over = True
@@ -411,7 +390,8 @@ class Exchange:
 
     # Patience
 
-    def _patience(self, seconds: float) -> None:
+    def _be_patient(self) -> None:
+        seconds = limits.STREAM_TIMEOUT if self._begun else limits.RESPONSE_TIMEOUT
         self._connection.deadline = self._front.engine.now + seconds
 
     def _hasten(self) -> None:

@@ -17,6 +17,7 @@ from oqtod.gateway import admin_socket, limits
 from oqtod.gateway.connection import Connection
 from oqtod.gateway.conversation import Application
 from oqtod.gateway.engine import Engine
+from oqtod.gateway.farewell import Farewell
 from oqtod.gateway.forwarded import TrustedProxies
 from oqtod.gateway.pool import Pool
 from oqtod.gateway.relay import Relay
@@ -50,7 +51,7 @@ class Front:
         self.pipes = Pipes()
         self.traffic = Traffic()
         self.users = limits.Shares(limits.MAX_PER_USER)
-        self.connections: set[Connection] = set()
+        self.connections: set[Connection | Farewell] = set()
         self.relays: set[Relay] = set()
         self.draining = False
         """Whether the gateway stops: no connection takes another request."""
@@ -105,10 +106,7 @@ class Front:
         for scope in self._accepting:
             scope.cancel()
         for connection in list(self.connections):
-            if connection.idle:
-                connection.close()
-            else:
-                connection.end_stream()
+            connection.drain()
         for relay in list(self.relays):
             relay.cancel()
         if self.connections:
@@ -127,7 +125,7 @@ class Front:
         """Return an id that no other request has."""
         return f"{self._id_prefix}{next(self._ids):08x}"
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: Connection | Farewell) -> None:
         """A connection is closed, or became a relay."""
         self.connections.discard(connection)
         if self.draining and not self.connections:
@@ -202,7 +200,7 @@ class Front:
 
     def _sweep(self) -> None:
         now = self.engine.now
-        overdue: list[Connection | Relay] = [x for x in self.connections if x.deadline <= now]
+        overdue: list[Connection | Farewell | Relay] = [x for x in self.connections if x.deadline <= now]
         overdue += [x for x in self.relays if x.deadline <= now]
         for each in overdue:
             try:

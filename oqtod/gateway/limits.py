@@ -32,6 +32,9 @@ LINGER = 2.0
 DRAIN_TIMEOUT = 10.0
 """Seconds that requests in progress have to end when the gateway stops."""
 
+DRAIN_GRACE = 1.0
+"""Seconds in which a connection that is new then may still make its request."""
+
 MAX_API_BODY = 1024 * 1024
 
 MAX_PER_ADDRESS = 1024
