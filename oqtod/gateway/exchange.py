@@ -388,8 +388,6 @@ class Exchange:
         else:
             self._front.engine.close(end)
 
-    # Patience
-
     def _be_patient(self) -> None:
         seconds = limits.STREAM_TIMEOUT if self._begun else limits.RESPONSE_TIMEOUT
         self._connection.deadline = self._front.engine.now + seconds
