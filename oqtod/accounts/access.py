@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 SCOPES = {
@@ -77,6 +78,12 @@ _TABLE: list[tuple[str, str, Need]] = [
     (_ANY, r"/api/admin(/.*)?|/metrics", ADMIN),
 ]
 _RULES = [(re.compile(methods), re.compile(path, re.DOTALL), need) for methods, path, need in _TABLE]
+
+
+@lru_cache(256)
+def needed_for(method: str, service: str) -> Need:
+    """Return what a request to a session's service needs, whatever the session and the path."""
+    return needed(method, f"/api/sessions/any/{service}/")
 
 
 def needed(method: str, path: str) -> Need:

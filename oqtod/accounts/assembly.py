@@ -55,7 +55,9 @@ def assemble(config: Config, database: Database) -> Accounts:
     return Accounts(
         users=users,
         tokens=tokens,
-        authenticator=Authenticator(users, tokens, origins, keys=keys, tickets=tickets, provider=provider),
+        authenticator=Authenticator(
+            users, tokens, origins, keys=keys, tickets=tickets, provider=provider, database=database
+        ),
         login=Login(users, Throttle(time.monotonic)),
         keys=keys,
         invites=Invites(database),

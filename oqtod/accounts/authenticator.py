@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Self
 from urllib.parse import parse_qs
 
 from oqtod.accounts.access import Need
@@ -13,20 +14,20 @@ from oqtod.accounts.oidc import Provider
 from oqtod.accounts.origins import Origins
 from oqtod.accounts.principal import Principal
 from oqtod.accounts.tickets import Tickets
-from oqtod.accounts.tokens import Tokens, header_of
+from oqtod.accounts.tokens import AnyHeader, Tokens, header_of
 from oqtod.accounts.users import User, Users
 from oqtod.errors import Refusal
+from oqtod.store.database import Database, Seen
 
 __all__ = ["COOKIE", "Asked", "Authenticator", "Principal"]
 
 COOKIE = "auth_token"
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
-_BEARER = re.compile(r"bearer +([^\s]+) *", re.IGNORECASE)
 _NOT_LOGGED_IN = "POST /api/auth/login with username and password"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Asked:
     """What matters of a request's head. `upgrade` is true for anything that wants another protocol,
     `websocket` for the one that may carry its credentials in the URL."""
@@ -42,38 +43,56 @@ class Asked:
     websocket: bool
 
     @classmethod
-    def of(cls, method: str, query: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Asked:
+    def of(cls, method: str, query: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Self:
         """Pick it from a head; header names are lower-case."""
-        found: dict[bytes, str] = {}
+        found: dict[bytes, bytes] = {}
         for name, value in headers:
             if name == b"cookie" and name in found:
-                found[name] += "; " + value.decode("latin-1")
+                found[name] += b"; " + value
             elif name in (b"authorization", b"x-api-key", b"origin", b"host") and name in found:
-                found[name] = ""  # two of them: neither
+                found[name] = b""  # two of them: neither
             else:
-                found.setdefault(name, value.decode("latin-1"))
+                found.setdefault(name, value)
+        return cls.of_found(method, query, found)
+
+    @classmethod
+    def of_found(cls, method: str, query: bytes, found: Mapping[bytes, bytes]) -> Self:
+        """Pick it from a head that has each field once."""
+        upgrade = found.get(b"upgrade")
         return cls(
             method,
-            found.get(b"host"),
-            found.get(b"origin"),
-            found.get(b"authorization"),
-            found.get(b"x-api-key"),
-            found.get(b"cookie"),
+            _text(found.get(b"host")),
+            _text(found.get(b"origin")),
+            _text(found.get(b"authorization")),
+            _text(found.get(b"x-api-key")),
+            _text(found.get(b"cookie")),
             query.decode("latin-1"),
-            b"upgrade" in found,
-            method == "GET"
-            and found.get(b"upgrade", "").strip().lower() == "websocket"
-            and "upgrade" in found.get(b"connection", "").lower(),
+            upgrade is not None,
+            upgrade is not None
+            and method == "GET"
+            and upgrade.strip().lower() == b"websocket"
+            and b"upgrade" in found.get(b"connection", b"").lower(),
         )
 
 
-@dataclass(frozen=True, slots=True)
+def _text(value: bytes | None) -> str | None:
+    return value.decode("latin-1") if value is not None else None
+
+
+@dataclass(slots=True)
 class _Credential:
     """What a request shows. `ambient` says that a browser sent it by itself."""
 
     text: str
     place: str
     ambient: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Foreign:
+    """A token that is not one of ours."""
+
+    header: AnyHeader
 
 
 class Authenticator:
@@ -92,6 +111,7 @@ class Authenticator:
         keys: Keys,
         tickets: Tickets[Principal],
         provider: Provider | None,
+        database: Database,
     ) -> None:
         self._users = users
         self._tokens = tokens
@@ -99,6 +119,7 @@ class Authenticator:
         self._keys = keys
         self._tickets = tickets
         self._provider = provider
+        self._seen: Seen[str, Principal] = Seen(database)
 
     def check_host(self, asked: Asked) -> None:
         """Refuse a request whose Host isn't us."""
@@ -120,6 +141,24 @@ class Authenticator:
         A page's Origin must be ours wherever a cookie speaks for the person, and wherever one is sent with
         an upgrade. A program that brings its own token, and no Origin, is no page.
         """
+        shown = self._shown(asked)
+        found = self._known(shown)
+        if isinstance(found, _Foreign):
+            assert self._provider is not None
+            found = await self._provider.principal(shown.text, found.header)
+        if found is None:
+            raise _unauthorized()
+        return found
+
+    def recognize(self, asked: Asked) -> Principal | None:
+        """As `authenticate`, at once; None for a token that its OpenID provider must be asked about."""
+        found = self._known(self._shown(asked))
+        if found is None:
+            raise _unauthorized()
+        return None if isinstance(found, _Foreign) else found
+
+    def _shown(self, asked: Asked) -> _Credential:
+        """Return the credential of a request that may show it. Raises Refusal."""
         shown = _credential(asked)
         ambient = shown is not None and shown.ambient
         changes = asked.upgrade or asked.method not in _SAFE_METHODS
@@ -134,10 +173,9 @@ class Authenticator:
                 "a request with a cookie must say which page sent it",
                 "send an Origin header, or authenticate with Authorization: Bearer",
             )
-        principal = await self._principal(shown) if shown is not None else None
-        if principal is None:
-            raise Refusal("unauthorized", "not logged in", _NOT_LOGGED_IN)
-        return principal
+        if shown is None:
+            raise _unauthorized()
+        return shown
 
     def authorize(self, principal: Principal, need: Need) -> None:
         """Refuse what the principal may not do. Raises Refusal (forbidden)."""
@@ -155,24 +193,32 @@ class Authenticator:
         """Say whether the credentials that made a principal would still do so."""
         return self._renewed(principal) is not None
 
-    async def _principal(self, shown: _Credential) -> Principal | None:
+    def _known(self, shown: _Credential) -> Principal | _Foreign | None:
         if shown.place == "ticket":
             given = self._tickets.take(shown.text)
             return self._renewed(given) if given is not None else None
         if shown.place == "key" or shown.text.startswith(PREFIX):
             return self._by_key(shown.text) if not shown.ambient else None
+        seen = self._seen.current()
+        principal = seen.get(shown.text)
+        if principal is not None:
+            return principal if principal.expires is None or principal.expires > time.time() else None
         header = header_of(shown.text)
         if header is None:
             return None
         if header.alg == "HS256":
-            claims = self._tokens.check(shown.text)
-            user = self._active(claims.sub) if claims is not None else None
-            if claims is None or user is None or user.generation != claims.generation:
-                return None
-            return Principal(user, "token", claims.jti, expires=claims.exp)
-        if self._provider is None or shown.ambient:
+            principal = self._by_token(shown.text)
+            if principal is not None:
+                seen[shown.text] = principal
+            return principal
+        return _Foreign(header) if self._provider is not None and not shown.ambient else None
+
+    def _by_token(self, text: str) -> Principal | None:
+        claims = self._tokens.check(text)
+        user = self._active(claims.sub) if claims is not None else None
+        if claims is None or user is None or user.generation != claims.generation:
             return None
-        return await self._provider.principal(shown.text, header)
+        return Principal(user, "token", claims.jti, expires=claims.exp)
 
     def _by_key(self, text: str) -> Principal | None:
         key = self._keys.check(text)
@@ -197,14 +243,20 @@ class Authenticator:
         return replace(principal, user=user)
 
 
+def _unauthorized() -> Refusal:
+    return Refusal("unauthorized", "not logged in", _NOT_LOGGED_IN)
+
+
 def _foreign(origin: str) -> Refusal:
     return Refusal("forbidden", f"pages of {origin[:200]} may not do this", "see auth.allowed_origins")
 
 
 def _credential(asked: Asked) -> _Credential | None:
     if asked.authorization is not None:
-        match = _BEARER.fullmatch(asked.authorization)
-        return _Credential(match[1], "token") if match is not None else None
+        scheme, _, text = asked.authorization.partition(" ")
+        text = text.strip(" ")
+        is_bearer = scheme.lower() == "bearer" and text.isascii() and len(text.split(None, 1)) == 1
+        return _Credential(text, "token") if is_bearer else None
     if asked.api_key is not None:
         return _Credential(asked.api_key.strip(), "key")
     if asked.websocket:

@@ -15,7 +15,7 @@ import trio
 from oqtod.accounts.access import DEFAULT_SCOPES, SCOPES
 from oqtod.clock import now
 from oqtod.errors import Refusal
-from oqtod.store.database import Database, StorageError
+from oqtod.store.database import Database, Seen, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,7 @@ class Keys:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._used: dict[str, str] = {}
+        self._seen: Seen[str, ApiKey] = Seen(database)
 
     async def make(
         self, user_id: str, name: str, *, scopes: list[str] | None, expires_at: datetime | None, admin: bool
@@ -105,9 +106,14 @@ class Keys:
         """Return the key that this is, when it is good, and note that it was used."""
         if len(text) > 256 or not text.startswith(PREFIX):
             return None
-        row = self._database.row("SELECT * FROM api_keys WHERE key_hash = ?", (_hash(text),))
-        key = self._key(row) if row is not None else None
-        if key is None or not key.good:
+        hashed, seen = _hash(text), self._seen.current()
+        key = seen.get(hashed)
+        if key is None:
+            row = self._database.row("SELECT * FROM api_keys WHERE key_hash = ?", (hashed,))
+            if row is None:
+                return None
+            key = seen[hashed] = self._key(row)
+        if not key.good:
             return None
         self._used[key.id] = now()
         return key

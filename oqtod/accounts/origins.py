@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -15,8 +16,11 @@ class Origins:
     def __init__(self, allowed: Iterable[str], *, dev_mode: bool) -> None:
         self._allowed = {origin.rstrip("/").lower() for origin in allowed}
         self._dev_mode = dev_mode
+        # The same few names come with every request.
+        self.may_act = lru_cache(256)(self._may_act)
+        self.is_our_host = lru_cache(256)(self._is_our_host)
 
-    def may_act(self, origin: str, host: str | None) -> bool:
+    def _may_act(self, origin: str, host: str | None) -> bool:
         """Say whether a page of `origin` may act: it is ours (the request's own Host), or allowed."""
         if origin.lower() in self._allowed:
             return True
@@ -43,7 +47,7 @@ class Origins:
         """Say whether `auth.allowed_origins` names this origin, so that its pages may read our answers."""
         return origin.lower() in self._allowed
 
-    def is_our_host(self, host: str | None) -> bool:
+    def _is_our_host(self, host: str | None) -> bool:
         """Say whether a request's Host names us.
 
         In dev mode only loopback names and the hosts of `auth.allowed_origins` do: a page whose name was

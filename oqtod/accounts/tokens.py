@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import binascii
+import hashlib
 import secrets
 import sqlite3
 import time
 from base64 import urlsafe_b64decode
+from collections import OrderedDict
 from typing import TypeVar
 
 import jwt
 import msgspec
 
 from oqtod.accounts.users import User
-from oqtod.store.database import Database
+from oqtod.store.database import Database, Seen
 
 LIFETIME = 24 * 3600
 """Seconds a token is good for."""
@@ -25,6 +27,9 @@ ISSUER = "oqtod"
 """The `iss` and the `aud` of our tokens."""
 
 _ALGORITHM = "HS256"
+
+_MAX_VERIFIED = 4096
+"""Tokens whose signature is not computed again."""
 
 UNREADABLE = (
     jwt.PyJWTError,
@@ -75,6 +80,8 @@ class Tokens:
     def __init__(self, secret: str, database: Database) -> None:
         self._secret = secret
         self._database = database
+        self._verified: OrderedDict[bytes, Claims] = OrderedDict()
+        self._revoked: Seen[str, bool] = Seen(database)
 
     def issue(self, user: User) -> str:
         """Return a fresh token for a user."""
@@ -97,6 +104,19 @@ class Tokens:
 
     def check(self, token: str) -> Claims | None:
         """Return what a good token says; None for every other one."""
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        claims = self._verified.get(digest)
+        if claims is None:
+            claims = self._verify(token)
+            if claims is None:
+                return None
+            self._verified[digest] = claims
+            if len(self._verified) > _MAX_VERIFIED:
+                self._verified.popitem(last=False)
+        return claims if claims.exp > time.time() and not self.is_revoked(claims.jti) else None
+
+    def _verify(self, token: str) -> Claims | None:
+        """Look at everything that stays as it is: the signature and what is signed."""
         header = _header(token, Header)
         if header is None or header.alg != _ALGORITHM or header.typ != "JWT":
             return None
@@ -121,13 +141,16 @@ class Tokens:
             # The signature comes first, but PyJWT has its own ideas of what a number may be.
             return None
         exact = payload["iss"] == ISSUER and payload["aud"] == ISSUER
-        if not exact or not 0 < claims.exp - claims.iat <= LIFETIME or self.is_revoked(claims.jti):
-            return None
-        return claims
+        return claims if exact and 0 < claims.exp - claims.iat <= LIFETIME else None
 
     def is_revoked(self, jti: str) -> bool:
         """Say whether the token with this id was revoked."""
-        return self._database.row("SELECT 1 FROM revoked_tokens WHERE jti = ?", (jti,)) is not None
+        seen = self._revoked.current()
+        revoked = seen.get(jti)
+        if revoked is None:
+            row = self._database.row("SELECT 1 FROM revoked_tokens WHERE jti = ?", (jti,))
+            revoked = seen[jti] = row is not None
+        return revoked
 
     async def revoke(self, jti: str, expires: int) -> None:
         """Make a token void at once. Rows that have expired by themselves go."""

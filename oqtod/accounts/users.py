@@ -19,7 +19,7 @@ from oqtod.accounts import passwords
 from oqtod.clock import now
 from oqtod.config import DevUser
 from oqtod.errors import Refusal
-from oqtod.store.database import Database
+from oqtod.store.database import Database, Seen
 
 Role = Literal["user", "admin", "service"]
 
@@ -79,10 +79,17 @@ class Users:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._seen: Seen[str, User] = Seen(database)
 
     def get(self, user_id: str) -> User | None:
         """Return a user by id."""
-        return self._one("SELECT * FROM users WHERE id = ?", (user_id,))
+        seen = self._seen.current()
+        user = seen.get(user_id)
+        if user is None:
+            user = self._one("SELECT * FROM users WHERE id = ?", (user_id,))
+            if user is not None:
+                seen[user_id] = user
+        return user
 
     def named(self, name: str) -> User:
         """Return the user with this id or user name. Raises Refusal (not_found)."""

@@ -1,6 +1,6 @@
 """What the API's description says of the paths that go to a session's services, past the API.
 
-The services answer these themselves, and `oqtod.gateway.proxy` carries bytes: tests compare the two.
+The services answer these themselves, and `oqtod.gateway.exchange` carries bytes: tests compare the two.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -23,7 +24,7 @@ from oqtod.config import Config, DevUser, Loaded, admin_socket
 from oqtod.gateway.forwarded import TrustedProxies
 from oqtod.gateway.front import Front
 from oqtod.gateway.listening import PortTaken, listen
-from oqtod.gateway.proxy import Proxy
+from oqtod.gateway.services import Services
 from oqtod.placements.accounts import HostDirectory, PersonalDirectory, RunnerDirectory
 from oqtod.placements.personal import PersonalRunner
 from oqtod.placements.runners import Runners
@@ -76,7 +77,7 @@ def serve(path: Path | None, host: str | None, port: int | None, is_personal: bo
 
 async def _run(loaded: Loaded, database: Database, path: Path | None, overrides: dict[str, object]) -> None:
     config, readiness = loaded.config, Readiness()
-    listeners = await listen(config.server.host, config.server.port)
+    listeners = await listen(config.server.host, config.server.port, readiness)
     accounts = assemble(config, database)
     dev_users, login = _dev_users(config)
     await accounts.users.set_from_config(dev_users if config.auth.dev_mode else [])
@@ -93,7 +94,8 @@ async def _run(loaded: Loaded, database: Database, path: Path | None, overrides:
         gateway = Gateway(config, database, accounts, sessions, reaper, departures, audit)
         await recovery.reconcile()
         proxies = TrustedProxies(config.server.trusted_proxies)
-        front = Front(Api(gateway, _frontend(config)).application(), Proxy(gateway), proxies)
+        application = Api(gateway, _frontend(config)).application()
+        front = Front(application, Services(gateway), proxies, accounts.connections, gateway.traffic)
         async with trio.open_nursery() as serving:
             serving.start_soon(readiness.keep_alive)
             serving.start_soon(front.serve, listeners)
@@ -113,6 +115,7 @@ async def _run(loaded: Loaded, database: Database, path: Path | None, overrides:
                 )
             await _signals(readiness, path, overrides, address, audit)
             readiness.stopping()
+            await front.drain()
             serving.cancel_scope.cancel()
         await accounts.keys.flush()
         await audit.close()
@@ -202,7 +205,7 @@ def _frontend(config: Config) -> Path | None:
     return next((folder for folder in _FRONTENDS if (folder / "index.html").is_file()), None)
 
 
-def _url(listeners: list[trio.SocketListener], config: Config) -> str:
-    port = listeners[0].socket.getsockname()[1]
+def _url(listeners: list[socket.socket], config: Config) -> str:
+    port = listeners[0].getsockname()[1]
     host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
     return f"http://{host}:{port}/"

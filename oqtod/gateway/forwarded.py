@@ -13,6 +13,8 @@ class TrustedProxies:
 
     def __init__(self, listed: Iterable[str]) -> None:
         self._networks: list[Network] = [ipaddress.ip_network(text, strict=False) for text in listed]
+        self.any = bool(self._networks)
+        """Whether there is any."""
 
     def client(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
         """Return the address that a request comes from.
@@ -20,7 +22,7 @@ class TrustedProxies:
         Each proxy appends the address it was asked from to X-Forwarded-For. Read from the end, those that
         trusted proxies wrote count; the first that isn't a trusted proxy's is the client's.
         """
-        if not self._is_trusted(peer):
+        if not self.is_trusted(peer):
             return peer
         listed = b",".join(value for name, value in headers if name == b"x-forwarded-for")
         found = peer
@@ -29,19 +31,20 @@ class TrustedProxies:
             if address is None:
                 break
             found = address
-            if not self._is_trusted(address):
+            if not self.is_trusted(address):
                 break
         return found
 
     def scheme(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
         """Return what a trusted proxy says that the client spoke: http or https; None when none says so."""
-        if not self._is_trusted(peer):
+        if not self.is_trusted(peer):
             return None
         said = [value for name, value in headers if name == b"x-forwarded-proto"]
         last = said[-1].rpartition(b",")[2].strip().lower() if said else b""
         return last.decode() if last in (b"http", b"https") else None
 
-    def _is_trusted(self, address: str) -> bool:
+    def is_trusted(self, address: str) -> bool:
+        """Say whether this is the address of one of them."""
         if not self._networks:
             return False
         parsed = _parsed(address)

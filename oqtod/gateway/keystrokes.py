@@ -1,69 +1,27 @@
-"""Tells a person's own messages from what a browser sends by itself, in a WebSocket's bytes from the client.
+"""Tells a person's own messages from what a browser sends by itself, by the first bytes of what arrived.
 
-Frames are only stepped over (RFC 6455 section 5.2), never kept or changed. Pings, pongs and closes are the
-browser's; so are a terminal's resize and flow control, which say nothing about anybody being there.
+Pings, pongs and closes are the browser's (RFC 6455 section 5.5); so are a terminal's resize and flow
+control, which say nothing about anybody being there. A frame's head is looked for only where a piece begins,
+since that is where nearly all of them are: what a person does follows a pause. A message behind a pong in the
+same piece, or the later pieces of a long one, are not seen, and the next keystroke is.
 """
 
 from __future__ import annotations
 
-_CONTINUATION, _TEXT, _BINARY = 0x0, 0x1, 0x2
-_TERMINAL_INPUT = ord("0")
+_TERMINAL_INPUT = 0x30  # ttyd's command `0`
 
 
-class Keystrokes:
-    """The bytes of one connection, fed in pieces of any size."""
-
-    def __init__(self, *, terminal: bool) -> None:
-        """With `terminal`, only ttyd's input messages count; otherwise every data message does."""
-        self._terminal = terminal
-        self._head = bytearray()
-        self._skip = 0
-
-    def seen(self, data: bytes) -> bool:
-        """Step over the next bytes; say whether a message of the person's began among them."""
-        found = False
-        position = 0
-        while position < len(data):
-            if self._skip:
-                step = min(self._skip, len(data) - position)
-                self._skip -= step
-                position += step
-                continue
-            self._head.append(data[position])
-            position += 1
-            length = _head_length(self._head)
-            if length is None or len(self._head) < length:
-                continue
-            payload = _payload_length(self._head)
-            looks_inside = self._terminal and payload > 0 and self._head[0] & 0x0F in (_TEXT, _BINARY)
-            if looks_inside and len(self._head) < length + 1:
-                continue  # its first byte says what it is
-            found = self._is_input(length, payload) or found
-            self._skip = payload - (1 if looks_inside else 0)
-            self._head.clear()
-        return found
-
-    def _is_input(self, length: int, payload: int) -> bool:
-        kind = self._head[0] & 0x0F
-        if kind not in (_TEXT, _BINARY) or payload == 0:
-            return False
-        if not self._terminal:
-            return True
-        first = self._head[length]
-        if self._head[1] & 0x80:
-            first ^= self._head[length - 4]
-        return first == _TERMINAL_INPUT
+def is_input(piece: memoryview) -> bool:
+    """Say whether a message with something in it begins here."""
+    return len(piece) >= 2 and piece[0] & 0x0F in (1, 2) and piece[1] & 0x7F != 0
 
 
-def _head_length(head: bytearray) -> int | None:
-    if len(head) < 2:
-        return None
-    extended = {126: 2, 127: 8}.get(head[1] & 0x7F, 0)
-    return 2 + extended + (4 if head[1] & 0x80 else 0)
-
-
-def _payload_length(head: bytearray) -> int:
-    short = head[1] & 0x7F
-    if short == 126:
-        return int.from_bytes(head[2:4], "big")
-    return int.from_bytes(head[2:10], "big") if short == 127 else short
+def is_typed(piece: memoryview) -> bool:
+    """Say whether a terminal's input begins here."""
+    if not is_input(piece):
+        return False
+    short = piece[1] & 0x7F
+    start = 4 if short == 126 else 10 if short == 127 else 2
+    if piece[1] & 0x80:
+        return len(piece) > start + 4 and piece[start] ^ piece[start + 4] == _TERMINAL_INPUT
+    return len(piece) > start and piece[start] == _TERMINAL_INPUT

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable
+from urllib.parse import unquote_to_bytes
 
 import trio
 
@@ -12,64 +12,123 @@ from oqtod.accounts.authenticator import Asked
 from oqtod.accounts.principal import Principal
 from oqtod.accounts.trail import Trail, actor_of
 from oqtod.errors import Refusal
+from oqtod.gateway.heads import RequestHead
+from oqtod.gateway.targets import Target
 from oqtod.sessions.context import Gateway
+from oqtod.sessions.model import Session
 from oqtod.telemetry.audit import Line
 
 
 class Visit:
-    """One request. `address` is where it came from, `path` decoded and without the query."""
+    """One request. `address` is where it came from."""
+
+    __slots__ = (
+        "_address",
+        "_begun",
+        "_gateway",
+        "_method",
+        "_request_id",
+        "principal",
+        "session",
+        "target",
+    )
+
+    principal: Principal
+    session: Session
 
     def __init__(
-        self, gateway: Gateway, request_id: str, address: str, method: str, path: str, session: str
+        self, gateway: Gateway, request_id: str, address: str, head: RequestHead, target: Target
     ) -> None:
         self._gateway = gateway
-        self._trail = Trail(gateway.audit)
+        self._request_id = request_id
         self._address = address
-        self._line = Line(
-            event="request.denied",
-            outcome="denied",
-            request_id=request_id,
-            actor=actor_of(None, address),
-            method=method,
-            path=path,
-            session_id=session,
-        )
+        self._method = head.method.decode()
+        self._begun = 0.0
+        self.target = target
 
-    async def admit(self, asked: Asked, known: Principal | None) -> Principal:
-        """Return who asks, when they may. Raises Refusal, having written it down.
+    @property
+    def key(self) -> Hashable | None:
+        """What a connection to the service is good for: this session since its start, and no other.
 
-        `known` is who the kernel says it is, at the admin socket.
+        None while the session isn't running.
         """
-        authenticator = self._gateway.accounts.authenticator
+        session, target = self.session, self.target
+        if session.status != "running":
+            return None
+        return session.id, session.started_at, target.service, target.port
+
+    def admit_at_once(self, head: RequestHead, known: Principal | None) -> bool:
+        """Let in who may come in; False where somebody else must be asked who that is, as `admit` does.
+
+        `known` is who the kernel says it is, at the admin socket. Raises Refusal, having written it down.
+        """
         principal = known
         try:
             if principal is None:
+                authenticator = self._gateway.accounts.authenticator
+                asked = self._asked(head)
                 authenticator.check_host(asked)
-                principal = await authenticator.authenticate(asked)
-            authenticator.authorize(principal, access.needed(asked.method, self._line.path or ""))
+                principal = authenticator.recognize(asked)
+                if principal is None:
+                    return False
+            self._enter(principal)
         except Refusal as refusal:
-            if refusal.status in (401, 403):
-                self._write(principal, status=refusal.status, detail=refusal.message)
+            self._refused(principal, refusal)
             raise
-        return principal
+        return True
 
-    @contextmanager
-    def websocket(self, principal: Principal) -> Iterator[None]:
-        """Write down that a WebSocket is opened, and at the end that it is closed."""
-        begun = trio.current_time()
-        self._write(principal, event="websocket.open", outcome="success")
+    async def admit(self, head: RequestHead) -> None:
+        """Let in who may come in. Raises Refusal, having written it down."""
+        principal = None
         try:
-            yield
-        finally:
-            duration = round((trio.current_time() - begun) * 1000, 1)
-            self._write(principal, event="websocket.close", outcome="success", duration_ms=duration)
+            principal = await self._gateway.accounts.authenticator.authenticate(self._asked(head))
+            self._enter(principal)
+        except Refusal as refusal:
+            self._refused(principal, refusal)
+            raise
+
+    def note(self) -> None:
+        """Somebody does something here."""
+        self._gateway.sessions.activity.note(self.session.id)
+
+    def opened(self) -> None:
+        """Write down that a WebSocket is open."""
+        self._begun = trio.current_time()
+        self._write(self.principal, event="websocket.open", outcome="success")
+
+    def closed(self) -> None:
+        """Write down that it is closed."""
+        duration = round((trio.current_time() - self._begun) * 1000, 1)
+        self._write(self.principal, event="websocket.close", outcome="success", duration_ms=duration)
+
+    def _enter(self, principal: Principal) -> None:
+        self.principal = principal
+        need = access.needed_for(self._method, self.target.service or "ports")
+        self._gateway.accounts.authenticator.authorize(principal, need)
+        self.session = self._gateway.sessions.records.find(principal.user.id, self.target.session)
+
+    def _asked(self, head: RequestHead) -> Asked:
+        return Asked.of_found(self._method, self.target.query, head.found)
+
+    def _refused(self, principal: Principal | None, refusal: Refusal) -> None:
+        if refusal.status in (401, 403):
+            self._write(
+                principal,
+                event="request.denied",
+                outcome="denied",
+                status=refusal.status,
+                detail=refusal.message,
+            )
 
     def _write(self, principal: Principal | None, **fields: object) -> None:
-        values: dict[str, object] = {name: getattr(self._line, name) for name in self._line.__struct_fields__}
-        del values["timestamp"]
-        values |= {
+        path = unquote_to_bytes(self.target.prefix + self.target.path).decode("utf-8", "replace")
+        values: dict[str, object] = {
+            "request_id": self._request_id,
             "actor": actor_of(principal, self._address),
             "user_id": principal.user.id if principal is not None else None,
-            **fields,
+            "method": self._method,
+            "path": path,
+            "session_id": self.target.session,
         }
-        self._trail.write(Line(**values))  # type: ignore[arg-type]  # fields of Line, by name
+        line = Line(**(values | fields))  # type: ignore[arg-type]  # fields of Line, by name
+        Trail(self._gateway.audit).write(line)

@@ -20,6 +20,10 @@ FLUSH_INTERVAL = 5.0
 """Seconds of activity that are forgotten at most when the gateway is killed."""
 
 
+RESOLUTION = 0.2
+"""Seconds within which two activities are one."""
+
+
 class Activity:
     """The last activity of the sessions in `records`, by its clock."""
 
@@ -30,7 +34,10 @@ class Activity:
 
     def note(self, session_id: str) -> None:
         """Somebody did something in this session just now."""
-        self._unwritten[session_id] = clock.now(), self.elapsed()
+        moment = self.elapsed()
+        noted = self._unwritten.get(session_id)
+        if noted is None or moment - noted[1] >= RESOLUTION:
+            self._unwritten[session_id] = clock.now(), moment
 
     def idle(self, session: Session) -> float:
         """Return for how many seconds nobody has done anything in a session."""

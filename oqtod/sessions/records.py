@@ -12,7 +12,7 @@ from oqtod import clock
 from oqtod.errors import Refusal
 from oqtod.sessions import ports
 from oqtod.sessions.model import LIVE, STATUSES, TRANSITIONS, Session, Status, readable_id
-from oqtod.store.database import Database
+from oqtod.store.database import Database, Seen
 
 _LIVE = "('pending', 'starting', 'running', 'stopping')"
 _READABLE_ATTEMPTS = 20
@@ -55,15 +55,19 @@ class Records:
         self._database = database
         self._ranges = ranges
         self._max_live = max_live
+        self._seen: Seen[tuple[str, str], Session] = Seen(database)
 
     def find(self, user_id: str, key: str) -> Session:
         """Return a user's session by id or readable id. Raises Refusal (not_found), also for others'."""
-        row = self._database.row(
-            "SELECT * FROM sessions WHERE user_id = ?1 AND (id = ?2 OR readable_id = ?2)", (user_id, key)
-        )
-        if row is None:
-            raise Refusal("not_found", f"there is no session {key}")
-        return _session(row)
+        seen = self._seen.current()
+        session = seen.get((user_id, key))
+        if session is None:
+            query = "SELECT * FROM sessions WHERE user_id = ?1 AND (id = ?2 OR readable_id = ?2)"
+            row = self._database.row(query, (user_id, key))
+            if row is None:
+                raise Refusal("not_found", f"there is no session {key}")
+            session = seen[user_id, key] = _session(row)
+        return session
 
     def get(self, session_id: str) -> Session:
         """Return a session by id; it must exist."""

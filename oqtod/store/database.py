@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import trio
 
 T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
 
 _BUSY_TIMEOUT = 5.0  # seconds
 _LEAST_SPACE = 64 * 1024  # bytes; the index of the log grows by half of it
@@ -38,6 +40,8 @@ class Database:
 
     def __init__(self, path: Path, reader: sqlite3.Connection, writer: sqlite3.Connection) -> None:
         self.path = path
+        self.version = 0
+        """How often something was written; see `Seen`."""
         self._writing = trio.CapacityLimiter(1)
         self._reader = reader
         self._writer = writer
@@ -64,6 +68,7 @@ class Database:
                 try:
                     result = change(self._writer)
                     self._writer.execute("COMMIT")
+                    self.version += 1
                 except BaseException:
                     if self._writer.in_transaction:
                         self._writer.execute("ROLLBACK")
@@ -71,6 +76,23 @@ class Database:
                 return result
 
         return await trio.to_thread.run_sync(transaction, limiter=self._writing)
+
+
+class Seen(Generic[K, V]):
+    """What was read of a database, good until anything is written: this process is the only one that does."""
+
+    def __init__(self, database: Database, most: int = 4096) -> None:
+        self._database = database
+        self._most = most
+        self._version = database.version
+        self._values: dict[K, V] = {}
+
+    def current(self) -> dict[K, V]:
+        """Return what is good still; what is read from now until the next `await` may be added."""
+        if self._version != self._database.version or len(self._values) >= self._most:
+            self._version = self._database.version
+            self._values = {}
+        return self._values
 
 
 @contextmanager

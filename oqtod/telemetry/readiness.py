@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
+from collections.abc import Sequence
 
 import sdnotify
 import trio
@@ -31,6 +33,22 @@ class Readiness:
     def stopping(self) -> None:
         """The program ends."""
         self._notifier.notify("STOPPING=1\nSTATUS=Stopping")
+
+    def store(self, name: str, sockets: Sequence[socket.socket]) -> None:
+        """Have the manager keep sockets by this name, for when we are started again."""
+        self._pass(f"FDSTORE=1\nFDNAME={name}", [x.fileno() for x in sockets])
+
+    def forget(self, name: str) -> None:
+        """Have the manager close what it keeps by this name."""
+        self._pass(f"FDSTOREREMOVE=1\nFDNAME={name}", [])
+
+    def _pass(self, message: str, descriptors: list[int]) -> None:
+        """Send a message with descriptors, which the library can't."""
+        address = os.environ.get("NOTIFY_SOCKET", "")
+        if address.startswith(("/", "@")):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+                manager.connect(address.replace("@", "\0", 1) if address[0] == "@" else address)
+                socket.send_fds(manager, [message.encode()], descriptors)
 
     async def keep_alive(self) -> None:
         """Feed the watchdog for as long as the event loop turns: WatchdogSec= in systemd.service(5)."""

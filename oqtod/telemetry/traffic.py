@@ -38,6 +38,18 @@ class Traffic:
     bytes_to_clients: int = 0
     """Bytes of the services' answers, bodies and WebSocket frames."""
 
+    refused_connections: int = 0
+    """Connections that were over a limit."""
+
+    malformed_requests: int = 0
+    """Requests that were no HTTP, or could be read in two ways."""
+
+    service_connections: int = 0
+    """Connections to services that were made."""
+
+    reused_connections: int = 0
+    """Requests that went over a connection to a service that was there."""
+
     requests: Counter[tuple[RouteKind, int]] = field(default_factory=Counter)
     """Answered requests by what they are for and the hundred of their status: `("files", 2)`."""
 

@@ -173,8 +173,9 @@ def test_what_pages_of_others_may_read(host: Host) -> None:
     "name", ["evil.example", "127.0.0.1.evil.example", "", "localhost@evil.example", "0.0.0.0"]
 )
 def test_a_name_that_was_rebound(host: Host, name: str) -> None:
+    refused = 400 if "@" in name else 403  # the former is no name at all
     for path in ("/", "/api/health", "/api/me"):
-        assert host.logged_in().send("GET", path, Host=name).status == 403
+        assert host.logged_in().send("GET", path, Host=name).status == refused
 
 
 def test_guessing_becomes_slow(host: Host) -> None:
