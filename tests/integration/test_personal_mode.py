@@ -200,11 +200,12 @@ def test_a_taken_port_is_explained(tmp_path: Path) -> None:
 
 
 def test_garbage_and_half_requests(gateway: Gateway) -> None:
-    for garbage in (b"\0\1\2\3\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 20000, b"GET /\r\n\r\n"):
+    endless = b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 20000
+    for garbage, status in ((b"\0\1\2\3\r\n\r\n", 400), (endless, 431), (b"GET /\r\n\r\n", 400)):
         with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
             try:
                 connection.sendall(garbage)
-                assert connection.recv(100).startswith(b"HTTP/1.1 400")
+                assert connection.recv(100).startswith(b"HTTP/1.1 %d" % status)
             except ConnectionResetError:
                 pass  # it was refused before it was read whole
     assert Client(gateway.port).send("GET", "/api/health").json["status"] == "ok"
