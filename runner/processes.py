@@ -111,6 +111,8 @@ class Process:
         if self._child is not None:
             status = self._child.wait()
             outcome = f"ended with status {status}" if status >= 0 else f"was killed by {_name(-status)}"
+        if self._cgroup is not None and self._cgroup.out_of_memory():
+            outcome += ", after the kernel had ended processes of it that took too much memory"
         with trio.CancelScope(shield=True):
             await self._sweep()
         self._ended.set()

@@ -66,10 +66,10 @@ class Service:
     def _log(self) -> Path:
         return self.folder.with_suffix(".log")
 
-    async def open(self) -> socket.socket:
+    async def open(self, *, start: bool = True) -> socket.socket | None:
         """Return a socket connected to the service, started first if need be.
 
-        Raises CallFailed with the reason, the last lines of the service's output included; without a try
+        Without `start`, the answer is None where it doesn't run. Raises CallFailed with the reason, the last lines of the service's output included; without a try
         when it has crashed too often of late.
         """
         async with self._starting:
@@ -79,6 +79,8 @@ class Service:
                 except OSError as error:
                     log.warning("%s does not answer (%s): starting it anew", self.name, error)
                     await self.end()
+            if not start:
+                return None
             if self._exhausted() and trio.current_time() < self._crashes[-1] + COOL_DOWN:
                 raise self._refused()
             return await self._start()
@@ -176,6 +178,11 @@ class Service:
         except FileNotFoundError:
             return ""
         return "\n".join(lines[-5:])
+
+    async def stop(self) -> None:
+        """End the service, not in the middle of its start. The next use starts it again."""
+        async with self._starting:
+            await self.end()
 
     async def end(self) -> None:
         """End the service and everything that it started."""

@@ -12,15 +12,16 @@ import pwd
 import re
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import msgspec
 import trio
 
-from runner import previews, programs, terminals, usage
+from runner import browsers, previews, programs, terminals, usage
 from runner.cgroups import Cgroup
+from runner.doorbell import Doorbell
 from runner.processes import Process
 from runner.protocol.messages import ServiceName, ServiceStatus, SessionSpec, SessionStatus, Usage
 from runner.protocol.rpc import MALFORMED, CallFailed
@@ -59,15 +60,20 @@ class Session:
         self.cgroup = cgroup
         self._personal = personal
         self._account = pwd.getpwuid(os.getuid())
+        self._nursery = nursery
         self.workspace = Path(spec.workspace)
         launches: dict[ServiceName, Callable[[], Command]] = {
             "terminal": self._terminal,
             "files": self._files,
         }
+        if spec.browser is not None:
+            launches["browser"] = self._browser
         self.services: dict[str, Service] = {
-            name: Service(name, folder / name, cgroup.child(name) if cgroup else None, launch, nursery)
+            name: Service(name, folder / name, self._group_of(name), launch, nursery)
             for name, launch in launches.items()
         }
+        self._profile = browsers.profile_of(spec.id, Path(self._account.pw_dir))
+        self._doorbell = Doorbell(folder / "start", self._start_browser)
 
     @property
     def status(self) -> SessionStatus:
@@ -99,15 +105,46 @@ class Session:
         if self.cgroup is not None:
             self.cgroup.make()
         self.save()
+        self._serve()
 
-    async def open(self, name: ServiceName) -> tuple[ServiceStatus, int]:
-        """Start a service if need be; return its state, and a descriptor connected to it."""
-        service = self.services[name]
+    def _serve(self) -> None:
+        """Answer the session's own programs."""
+        if "browser" in self.services:
+            self.services["browser"].folder.mkdir(mode=0o700, exist_ok=True)  # the terminal is shown it
+            self._nursery.start_soon(self._doorbell.serve)
+
+    async def open(
+        self, name: ServiceName, *, start: bool = True
+    ) -> tuple[ServiceStatus, socket.socket | None]:
+        """Start a service if need be; return its state, and a socket connected to it. Raises CallFailed.
+
+        Without `start`, one that isn't running stays so, and there is no socket.
+        """
+        service = self._service(name)
         before = service.process
-        connected = await service.open()
+        connected = await service.open(start=start)
         if service.process is not before:
             self.save()
-        return service.status, connected.detach()
+        return service.status, connected
+
+    async def stop_service(self, name: ServiceName) -> None:
+        """End a service; the next use starts it again. Raises CallFailed."""
+        await self._service(name).stop()
+        self.save()
+
+    def _service(self, name: ServiceName) -> Service:
+        if name not in self.services:
+            raise CallFailed(
+                "no_service",
+                f"this session was started without a {name}",
+                "stop and resume it; see agent_browser.enabled in the configuration",
+            )
+        return self.services[name]
+
+    async def _start_browser(self) -> None:
+        _, connected = await self.open("browser")
+        if connected is not None:
+            connected.close()
 
     async def open_port(self, port: int) -> socket.socket:
         """Return a socket connected to a program of the session's person that listens on a loopback port.
@@ -132,6 +169,7 @@ class Session:
     async def end(self) -> None:
         """End all services, and all that ever ran in the session's control group."""
         with trio.CancelScope(shield=True):
+            self._doorbell.close()
             async with trio.open_nursery() as nursery:
                 for service in self.services.values():
                     nursery.start_soon(service.end)
@@ -164,6 +202,13 @@ class Session:
             process = Process.adopt(record.pid, record.started, self.cgroup.child(name))
             if process is not None:
                 service.adopt(process)
+        self._serve()
+
+    def _group_of(self, service: str) -> Cgroup | None:
+        if self.cgroup is None:
+            return None
+        spec = self.spec.browser if service == "browser" else None
+        return self.cgroup.child(service, memory_max=spec.memory_max if spec is not None else None)
 
     def _sandbox(self) -> WorkspaceSandbox:
         """The sandbox as its files are now. Raises CallFailed where the workspace isn't what it was."""
@@ -176,16 +221,26 @@ class Session:
         return WorkspaceSandbox(self._account, self.workspace, personal=self._personal)
 
     def _sandboxed(
-        self, name: str, argv: list[str], program: str, *, nested_user_namespaces: bool = False
+        self,
+        name: str,
+        argv: list[str],
+        programs_shown: Sequence[Path],
+        *,
+        environment: Mapping[str, str] | None = None,
+        writable: Sequence[Path] = (),
+        readable: Sequence[Path] = (),
+        nested_user_namespaces: bool = False,
     ) -> Command:
         sandbox = self._sandbox()
         with _refusing():
             return sandbox.command(
                 argv,
                 bwrap=programs.bubblewrap() if sandbox.policy().enabled else "bwrap",
-                extra={**self.spec.environment, "OQTO_SESSION_ID": self.spec.id},
+                extra={**self.spec.environment, "OQTO_SESSION_ID": self.spec.id, **(environment or {})},
                 service_directory=self.folder / name,
-                programs=[Path(program)],
+                programs=programs_shown,
+                writable=writable,
+                readable=readable,
                 die_with_parent=self.cgroup is None,
                 nested_user_namespaces=nested_user_namespaces,
             )
@@ -196,13 +251,45 @@ class Session:
         argv = terminals.command(
             terminal, socket=self.services["terminal"].socket, workspace=self.workspace, shell=shell
         )
-        return self._sandboxed("terminal", argv, terminal)
+        if "browser" not in self.services:
+            return self._sandboxed("terminal", argv, [Path(terminal)])
+        browser = self.services["browser"].socket
+        return self._sandboxed(
+            "terminal",
+            argv,
+            [Path(terminal)],
+            environment={
+                "OQTO_BROWSER_SOCKET": str(browser),
+                "OQTO_BROWSER_START": str(self._doorbell.socket),
+            },
+            readable=[browser.parent, self._doorbell.socket.parent],
+        )
 
     def _files(self) -> Command:
         argv = [programs.fileserver(self.spec.fileserver_binary)]
         argv += ["--root", str(self.workspace), "--socket", str(self.services["files"].socket)]
         argv += ["--max-upload-mb", str(self.spec.max_upload_size_mb)]
-        return self._sandboxed("files", argv, argv[0])
+        return self._sandboxed("files", argv, [Path(argv[0])])
+
+    def _browser(self) -> Command:
+        assert self.spec.browser is not None
+        launch = browsers.launch(
+            self.spec.browser,
+            socket=self.services["browser"].socket,
+            profile=self._profile,
+            workspace=self.workspace,
+        )
+        with _refusing():
+            self._profile.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self._sandboxed(
+            "browser",
+            launch.argv,
+            launch.programs,
+            environment=launch.environment,
+            writable=[self._profile],
+            readable=launch.readable,
+            nested_user_namespaces=True,
+        )
 
 
 @contextlib.contextmanager
@@ -268,19 +355,37 @@ class Registry:
                 log.info("session started", extra={"SESSION_ID": spec.id})
             return self._sessions[spec.id].status
 
-    async def open(self, session_id: str, service: ServiceName) -> tuple[ServiceStatus, int]:
-        """Return a service's state and a descriptor connected to it. Raises CallFailed."""
-        session = self._sessions.get(session_id)
-        if session is None:
-            raise CallFailed("no_session", "the session does not run here")
-        return await session.open(service)
+    async def open(
+        self, session_id: str, service: ServiceName, *, start: bool = True
+    ) -> tuple[ServiceStatus, socket.socket | None]:
+        """Return a service's state and a socket connected to it; see `Session.open`. Raises CallFailed."""
+        return await self._found(session_id).open(service, start=start)
+
+    async def stop_service(self, session_id: str, service: ServiceName) -> None:
+        """End one service of a session. Raises CallFailed."""
+        await self._found(session_id).stop_service(service)
 
     async def open_port(self, session_id: str, port: int) -> int:
         """Return a descriptor connected to a program of the account that listens there. Raises CallFailed."""
+        return (await self._found(session_id).open_port(port)).detach()
+
+    async def forget(self, session_id: str) -> None:
+        """Remove what is kept of a session that has ended; fine when there is nothing. Raises CallFailed."""
+        if not _ID.fullmatch(session_id) or session_id in self._sessions:
+            raise CallFailed("bad_request", "only what is kept of a session that has ended can be removed")
+        profile = browsers.profile_of(session_id, Path(pwd.getpwuid(os.getuid()).pw_dir))
+        try:
+            await trio.to_thread.run_sync(shutil.rmtree, profile)
+        except FileNotFoundError:
+            pass  # it never had a browser
+        except OSError as error:
+            raise CallFailed("service_failed", f"{profile} can't be removed: {error.strerror}") from error
+
+    def _found(self, session_id: str) -> Session:
         session = self._sessions.get(session_id)
         if session is None:
             raise CallFailed("no_session", "the session does not run here")
-        return (await session.open_port(port)).detach()
+        return session
 
     async def stop(self, session_id: str) -> None:
         """End a session; fine when there is none."""

@@ -84,6 +84,8 @@ def command(
     variables: Mapping[str, str],
     service_directory: Path | None = None,
     programs: Sequence[Path] = (),
+    writable: Sequence[Path] = (),
+    readable: Sequence[Path] = (),
     die_with_parent: bool = False,
     nested_user_namespaces: bool = False,
     bwrap: str = "bwrap",
@@ -92,7 +94,7 @@ def command(
 
     `variables` are its whole environment. `service_directory` is writable too (the service's socket is made
     there); `programs` are shown read-only even where the policy hides what is around them, as is our own
-    code. Chromium needs `nested_user_namespaces` for its own sandbox. With the policy disabled, `argv` is
+    code; `writable` and `readable` is what we keep for the program. Chromium needs `nested_user_namespaces` for its own sandbox. With the policy disabled, `argv` is
     run as it is. Close the answer when it is started, or isn't going to be.
 
     Raises `runner.sandbox.policy.SandboxRefused`, `runner.sandbox.seccomp.SeccompUnavailable` and OSError.
@@ -106,6 +108,8 @@ def command(
         home=home,
         service_directory=service_directory,
         programs=[*own_code(), *programs],
+        writable=writable,
+        readable=readable,
     )
     variant = seccomp.Variant(
         nested_user_namespaces=nested_user_namespaces,

@@ -90,13 +90,19 @@ def plan(
     home: Path,
     service_directory: Path | None = None,
     programs: Sequence[Path] = (),
+    writable: Sequence[Path] = (),
+    readable: Sequence[Path] = (),
 ) -> Plan:
     """Return the mounts of a sandbox under `policy`, in the order in which they must be made.
+
+    `writable` and `readable` are what oqtod itself keeps for the program, and shows whatever the policy says.
 
     Raises `SandboxRefused` when the policy denies the workspace itself, when the workspace's ``.oqto`` isn't
     a folder, and when something can't be hidden for certain.
     """
-    return _Planner(policy, workspace=workspace, home=home).plan(service_directory, programs)
+    return _Planner(policy, workspace=workspace, home=home).plan(
+        service_directory, programs, writable, readable
+    )
 
 
 class _Planner:
@@ -110,7 +116,13 @@ class _Planner:
         if self._workspace == Path("/"):
             raise SandboxRefused("the whole file system can't be a workspace", workspace)
 
-    def plan(self, service_directory: Path | None, programs: Sequence[Path]) -> Plan:
+    def plan(
+        self,
+        service_directory: Path | None,
+        programs: Sequence[Path],
+        writable: Sequence[Path],
+        readable: Sequence[Path],
+    ) -> Plan:
         policy = self._policy
         self._system()
         if self._home != Path("/"):
@@ -132,7 +144,12 @@ class _Planner:
         if service_directory is not None:
             real = Path(os.path.realpath(service_directory))
             self._put("read-write", real, real, "the service's own socket")
-        self._links([*self._named, *programs, *(() if service_directory is None else (service_directory,))])
+        for path in readable:
+            self._show("read-only", Path(os.path.realpath(path)))
+        for path in writable:
+            self._show("read-write", Path(os.path.realpath(path)))
+        own = [*writable, *readable, *(() if service_directory is None else (service_directory,))]
+        self._links([*self._named, *programs, *own])
         ordered = sorted(self._mounts.values(), key=lambda mount: len(mount.path.parts))
         return Plan(tuple(ordered), tuple(self._denied))
 
@@ -284,6 +301,14 @@ class _Planner:
             # Also where it could be seen already but be written: the runner itself runs from there.
             self._pin(program, above)
             self._put("read-only", program, program, f"{BUILT_IN}: oqtod's own programs")
+
+    def _show(self, kind: Kind, path: Path) -> None:
+        """Show what oqtod keeps for the program; of a hidden folder on the way only the way."""
+        for folder in path.parents:
+            hidden = self._mounts.get(folder)
+            if hidden is not None and hidden.kind == "denied-folder":
+                self._mounts[folder] = replace(hidden, kind="hollow")
+        self._put(kind, path, path, f"{BUILT_IN}: what oqtod keeps for the session")
 
     def _pin(self, path: Path, above: Mount | None) -> None:
         """Make the folders between `above` and `path` mounts.

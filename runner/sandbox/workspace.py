@@ -49,6 +49,8 @@ class WorkspaceSandbox:
         extra: Mapping[str, str],
         service_directory: Path | None = None,
         programs: Sequence[Path] = (),
+        writable: Sequence[Path] = (),
+        readable: Sequence[Path] = (),
         die_with_parent: bool = False,
         nested_user_namespaces: bool = False,
     ) -> bubblewrap.Command:
@@ -66,6 +68,8 @@ class WorkspaceSandbox:
             variables=bubblewrap.environment(self.account, extra),
             service_directory=service_directory,
             programs=programs,
+            writable=writable,
+            readable=readable,
             die_with_parent=die_with_parent,
             nested_user_namespaces=nested_user_namespaces,
             bwrap=bwrap,
