@@ -16,8 +16,8 @@ DOWNLOADS: Final = "downloads"
 """The folder of the workspace that downloads go to."""
 
 _NAME: Final = "main"
-"""Of the one browser in its own socket folder: short, as daemons of another make put a socket of that name there,
-and a socket's path has room for 107 bytes."""
+"""Of the one browser in its socket folder. Daemons of another make put a socket of that name there, and a
+socket's path has room for 107 bytes."""
 
 _KEPT: Final = ".local/state/oqto/browsers"
 """Where profiles are, below the home: hidden from all sessions, but for its own from its browser."""
@@ -102,5 +102,5 @@ def _show_display(found: Launch, inherited: Mapping[str, str]) -> None:
     wayland = Path(inherited.get("XDG_RUNTIME_DIR", "/run"), inherited.get("WAYLAND_DISPLAY", ""))
     shown = [_X11, Path(inherited.get("XAUTHORITY", "")), wayland]
     found.readable.extend(
-        path for path in shown if path.is_absolute() and path.exists() and path != wayland.parent
+        path for path in shown if path.is_socket() or path.is_file() or (path == _X11 and path.is_dir())
     )
