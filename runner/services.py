@@ -69,8 +69,8 @@ class Service:
     async def open(self, *, start: bool = True) -> socket.socket | None:
         """Return a socket connected to the service, started first if need be.
 
-        Without `start`, the answer is None where it doesn't run. Raises CallFailed with the reason, the last lines of the service's output included; without a try
-        when it has crashed too often of late.
+        Without `start`, the answer is None where it doesn't run. Raises CallFailed with the reason, the last
+        lines of the service's output included; without a try when it has crashed too often of late.
         """
         async with self._starting:
             if self.process is not None:

@@ -72,7 +72,11 @@ class Session:
             name: Service(name, folder / name, self._group_of(name), launch, nursery)
             for name, launch in launches.items()
         }
-        self._profile = browsers.profile_of(spec.id, Path(self._account.pw_dir))
+        home = Path(self._account.pw_dir)
+        # An account may have no home; its browser then forgets everything when the session stops.
+        self._profile = (
+            browsers.profile_of(spec.id, home) if home.is_dir() else folder / "browser" / "profile"
+        )
         self._doorbell = Doorbell(folder / "start", self._start_browser)
 
     @property
@@ -108,10 +112,14 @@ class Session:
         self._serve()
 
     def _serve(self) -> None:
-        """Answer the session's own programs."""
-        if "browser" in self.services:
-            self.services["browser"].folder.mkdir(mode=0o700, exist_ok=True)  # the terminal is shown it
-            self._nursery.start_soon(self._doorbell.serve)
+        """Answer the session's own programs, which ask for its browser."""
+        if "browser" not in self.services:
+            return
+        # Before any sandbox is made: the terminal's shows the one, and hides what the other is in.
+        self.services["browser"].folder.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(OSError):  # the browser's own start will say why
+            self._profile.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._nursery.start_soon(self._doorbell.serve)
 
     async def open(
         self, name: ServiceName, *, start: bool = True

@@ -94,8 +94,9 @@ def command(
 
     `variables` are its whole environment. `service_directory` is writable too (the service's socket is made
     there); `programs` are shown read-only even where the policy hides what is around them, as is our own
-    code; `writable` and `readable` is what we keep for the program. Chromium needs `nested_user_namespaces` for its own sandbox. With the policy disabled, `argv` is
-    run as it is. Close the answer when it is started, or isn't going to be.
+    code; so is `readable`, and `writable` can be written: what we keep for the program. Chromium needs
+    `nested_user_namespaces` for its own sandbox. With the policy disabled, `argv` is run as it is. Close the
+    answer when it is started, or isn't going to be.
 
     Raises `runner.sandbox.policy.SandboxRefused`, `runner.sandbox.seccomp.SeccompUnavailable` and OSError.
     """
