@@ -13,7 +13,7 @@ import trio
 
 from runner.protocol import messages, rpc
 from runner.protocol.wire import Peer, Wire, WireError, peer_of
-from runner.sessions import Registry
+from runner.registry import Registry
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The sessions of one runner: started, listed, stopped, and taken over from an earlier runner.
+"""One session of a runner: its sandbox, its services, what is kept of it.
 
 What a later runner must know to take over stands in `session.json` in the session's folder.
 """
@@ -9,11 +9,9 @@ import contextlib
 import logging
 import os
 import pwd
-import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -24,29 +22,31 @@ from runner.cgroups import Cgroup
 from runner.doorbell import Doorbell
 from runner.processes import Process
 from runner.protocol.messages import ServiceName, ServiceStatus, SessionSpec, SessionStatus, Usage
-from runner.protocol.rpc import MALFORMED, CallFailed
+from runner.protocol.rpc import CallFailed
 from runner.sandbox import loopback, seccomp
 from runner.sandbox.bubblewrap import Command
+from runner.sandbox.layout import Kind
 from runner.sandbox.policy import SandboxRefused
 from runner.sandbox.workspace import WorkspaceSandbox
 from runner.services import Service
 
 log = logging.getLogger(__name__)
 
-_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _SOCKET_PATH_MAX = 107  # sun_path in unix(7), less its NUL
 
 
-class _ServiceRecord(msgspec.Struct, frozen=True):
+class ServiceRecord(msgspec.Struct, frozen=True):
+    """The first process of a service."""
+
     pid: int
     started: int
 
 
-class _Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True):
     """What `session.json` holds."""
 
     spec: SessionSpec
-    services: dict[str, _ServiceRecord]
+    services: dict[str, ServiceRecord]
 
 
 class Session:
@@ -190,17 +190,17 @@ class Session:
     def save(self) -> None:
         """Write `session.json`, whole or not at all."""
         running = {
-            name: _ServiceRecord(service.process.pid, service.process.started)
+            name: ServiceRecord(service.process.pid, service.process.started)
             for name, service in self.services.items()
             if service.process is not None
         }
-        text = msgspec.json.encode(_Record(self.spec, running))
+        text = msgspec.json.encode(Record(self.spec, running))
         fresh = self.folder / "session.json.new"
         fresh.touch(mode=0o600)
         fresh.write_bytes(text)
         fresh.rename(self.folder / "session.json")
 
-    def adopt(self, services: dict[str, _ServiceRecord]) -> None:
+    def adopt(self, services: dict[str, ServiceRecord]) -> None:
         """Take over the services that still run."""
         self.workspace = _workspace(self.spec)
         for name, record in services.items():
@@ -235,8 +235,7 @@ class Session:
         programs_shown: Sequence[Path],
         *,
         environment: Mapping[str, str] | None = None,
-        writable: Sequence[Path] = (),
-        readable: Sequence[Path] = (),
+        kept: Sequence[tuple[Path, Kind]] = (),
         nested_user_namespaces: bool = False,
     ) -> Command:
         sandbox = self._sandbox()
@@ -247,8 +246,7 @@ class Session:
                 extra={**self.spec.environment, "OQTO_SESSION_ID": self.spec.id, **(environment or {})},
                 service_directory=self.folder / name,
                 programs=programs_shown,
-                writable=writable,
-                readable=readable,
+                kept=kept,
                 die_with_parent=self.cgroup is None,
                 nested_user_namespaces=nested_user_namespaces,
             )
@@ -270,7 +268,7 @@ class Session:
                 "OQTO_BROWSER_SOCKET": str(browser),
                 "OQTO_BROWSER_START": str(self._doorbell.socket),
             },
-            readable=[browser.parent, self._doorbell.socket.parent],
+            kept=[(browser.parent, "read-only"), (self._doorbell.socket.parent, "read-only")],
         )
 
     def _files(self) -> Command:
@@ -294,8 +292,7 @@ class Session:
             launch.argv,
             launch.programs,
             environment=launch.environment,
-            writable=[self._profile],
-            readable=launch.readable,
+            kept=[(self._profile, "read-write"), *((path, "read-only") for path in launch.readable)],
             nested_user_namespaces=True,
         )
 
@@ -332,103 +329,3 @@ def _workspace(spec: SessionSpec) -> Path:
         message = f"the workspace {asked} can't be made: {reason}"
         raise CallFailed("bad_workspace", message) from error
     return workspace
-
-
-class Registry:
-    """All sessions of this runner, by id."""
-
-    def __init__(self, folder: Path, cgroup: Cgroup | None, nursery: trio.Nursery, *, personal: bool) -> None:
-        self._folder = folder
-        self._cgroup = cgroup
-        self._make = partial(Session, personal=personal, nursery=nursery)
-        self._sessions: dict[str, Session] = {}
-        self._locks: dict[str, trio.Lock] = {}
-
-    def __len__(self) -> int:
-        return len(self._sessions)
-
-    def statuses(self) -> list[SessionStatus]:
-        """Return every session's state."""
-        return [session.status for session in self._sessions.values()]
-
-    async def start(self, spec: SessionSpec) -> SessionStatus:
-        """Make a session ready; one that is there already stays as it is. Raises CallFailed."""
-        if not _ID.fullmatch(spec.id):
-            raise CallFailed("bad_request", "a session id has 1 to 64 letters, digits, - or _")
-        async with self._locks.setdefault(spec.id, trio.Lock()):
-            if spec.id not in self._sessions:
-                session = self._make(spec, self._folder / spec.id, self._group(spec.id))
-                session.prepare()
-                self._sessions[spec.id] = session
-                log.info("session started", extra={"SESSION_ID": spec.id})
-            return self._sessions[spec.id].status
-
-    async def open(
-        self, session_id: str, service: ServiceName, *, start: bool = True
-    ) -> tuple[ServiceStatus, socket.socket | None]:
-        """Return a service's state and a socket connected to it; see `Session.open`. Raises CallFailed."""
-        return await self._found(session_id).open(service, start=start)
-
-    async def stop_service(self, session_id: str, service: ServiceName) -> None:
-        """End one service of a session. Raises CallFailed."""
-        await self._found(session_id).stop_service(service)
-
-    async def open_port(self, session_id: str, port: int) -> int:
-        """Return a descriptor connected to a program of the account that listens there. Raises CallFailed."""
-        return (await self._found(session_id).open_port(port)).detach()
-
-    async def forget(self, session_id: str) -> None:
-        """Remove what is kept of a session that has ended; fine when there is nothing. Raises CallFailed."""
-        if not _ID.fullmatch(session_id) or session_id in self._sessions:
-            raise CallFailed("bad_request", "only what is kept of a session that has ended can be removed")
-        profile = browsers.profile_of(session_id, Path(pwd.getpwuid(os.getuid()).pw_dir))
-        try:
-            await trio.to_thread.run_sync(shutil.rmtree, profile)
-        except FileNotFoundError:
-            pass  # it never had a browser
-        except OSError as error:
-            raise CallFailed("service_failed", f"{profile} can't be removed: {error.strerror}") from error
-
-    def _found(self, session_id: str) -> Session:
-        session = self._sessions.get(session_id)
-        if session is None:
-            raise CallFailed("no_session", "the session does not run here")
-        return session
-
-    async def stop(self, session_id: str) -> None:
-        """End a session; fine when there is none."""
-        async with self._locks.setdefault(session_id, trio.Lock()):
-            session = self._sessions.pop(session_id, None)
-            if session is not None:
-                await session.end()
-                log.info("session stopped", extra={"SESSION_ID": session_id})
-        self._locks.pop(session_id, None)
-
-    async def stop_all(self) -> None:
-        """End every session."""
-        async with trio.open_nursery() as nursery:
-            for session_id in list(self._sessions):
-                nursery.start_soon(self.stop, session_id)
-
-    def adopt(self) -> None:
-        """Take over what an earlier runner left, and clear away what can't be taken over."""
-        if not self._folder.is_dir():
-            return
-        for folder in self._folder.iterdir():
-            try:
-                record = msgspec.json.decode((folder / "session.json").read_bytes(), type=_Record)
-                if self._cgroup is None:
-                    raise OSError("there is no control group to find its processes by")
-                session = self._make(record.spec, folder, self._group(record.spec.id))
-                session.adopt(record.services)
-            except (OSError, *MALFORMED, CallFailed) as error:
-                log.warning("clearing away the session in %s: %s", folder, error)
-                if (group := self._group(folder.name)) is not None:
-                    group.kill()
-                shutil.rmtree(folder, ignore_errors=True)
-                continue
-            self._sessions[record.spec.id] = session
-            log.info("session taken over", extra={"SESSION_ID": record.spec.id})
-
-    def _group(self, session_id: str) -> Cgroup | None:
-        return self._cgroup.child(f"session-{session_id}") if self._cgroup else None

@@ -21,6 +21,7 @@ from oqtod.api.admin_host import AdminHost
 from oqtod.api.admin_invites import AdminInvites
 from oqtod.api.admin_users import AdminUsers
 from oqtod.api.auth import Auth
+from oqtod.api.browser import Browser
 from oqtod.api.gate import Gate
 from oqtod.api.health import Health
 from oqtod.api.requests import body, json, principal_of
@@ -63,6 +64,7 @@ class Api:
             *AdminUsers(self._gateway).routes(),
             *AdminInvites(self._gateway).routes(),
             *AdminHost(self._gateway).routes(),
+            *Browser(self._gateway).routes(),
             Route("/api/sessions", self.list_sessions, methods=["GET"]),
             Route("/api/sessions", self.create, methods=["POST"]),
             Route("/api/sessions/get-or-create", self.get_or_create, methods=["POST"]),
@@ -94,7 +96,7 @@ class Api:
             {
                 "session_auto_attach": attach,
                 "session_auto_attach_scan": sessions.auto_attach_scan,
-                "agent_browser_enabled": False,
+                "agent_browser_enabled": self._gateway.config.agent_browser.enabled,
                 "websocket_events": True,
                 "mmry_enabled": False,
             }

@@ -111,6 +111,6 @@ def session(session: Session, gateway: Gateway, status: SessionStatus | None) ->
             "fileserver": f"{base}/files",
             "files": f"{base}/files",
             "terminal": f"{base}/terminal/",
-            "browser": None,
+            "browser": f"{base}/browser/stream" if gateway.config.agent_browser.enabled else None,
         },
     }

@@ -28,6 +28,7 @@ from oqtod.placements import personal
 from oqtod.placements.accounts import HostDirectory, PersonalDirectory, RunnerDirectory
 from oqtod.placements.runners import Runners
 from oqtod.sessions.activity import Activity
+from oqtod.sessions.browsers import Browsers
 from oqtod.sessions.context import Gateway
 from oqtod.sessions.departure import Departures
 from oqtod.sessions.lifecycle import Lifecycle
@@ -99,9 +100,9 @@ async def _run(loaded: Loaded, database: Database, path: Path | None, overrides:
         )
         runners, activity = Runners(directory, config, lasting), Activity(records)
         sessions = Lifecycle(records, runners, activity, config)
-        recovery, reaper = Recovery(sessions), Reaper(sessions)
+        recovery, reaper, browsers = Recovery(sessions), Reaper(sessions), Browsers(sessions)
         departures = Departures(database, sessions)
-        gateway = Gateway(config, database, accounts, sessions, reaper, departures, audit)
+        gateway = Gateway(config, database, accounts, sessions, reaper, browsers, departures, audit)
         await recovery.reconcile()
         proxies = TrustedProxies(config.server.trusted_proxies)
         front = Front(Api(gateway, _frontend(config)).application(), Proxy(gateway), proxies)
@@ -112,6 +113,7 @@ async def _run(loaded: Loaded, database: Database, path: Path | None, overrides:
             serving.start_soon(recovery.keep)
             serving.start_soon(departures.keep)
             serving.start_soon(reaper.keep)
+            serving.start_soon(browsers.keep)
             serving.start_soon(activity.keep)
             serving.start_soon(accounts.keys.keep)
             serving.start_soon(audit.keep)

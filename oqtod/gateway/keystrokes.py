@@ -1,10 +1,14 @@
 """Tells a person's own messages from what a browser sends by itself, in a WebSocket's bytes from the client.
 
 Frames are only stepped over (RFC 6455 section 5.2), never kept or changed. Pings, pongs and closes are the
-browser's; so are a terminal's resize and flow control, which say nothing about anybody being there.
+browser's; so are a terminal's resize and flow control, which say nothing about anybody being there, and what
+a viewer of a session's browser sends without anybody's doing.
 """
 
 from __future__ import annotations
+
+from oqtod.gateway import viewers
+from runner.protocol.messages import ServiceName
 
 _CONTINUATION, _TEXT, _BINARY = 0x0, 0x1, 0x2
 _TERMINAL_INPUT = ord("0")
@@ -13,9 +17,10 @@ _TERMINAL_INPUT = ord("0")
 class Keystrokes:
     """The bytes of one connection, fed in pieces of any size."""
 
-    def __init__(self, *, terminal: bool) -> None:
-        """With `terminal`, only ttyd's input messages count; otherwise every data message does."""
-        self._terminal = terminal
+    def __init__(self, service: ServiceName | None) -> None:
+        """Of a terminal only ttyd's input messages count, of a browser's viewer only input, else all data."""
+        self._service = service
+        self._looks = {"terminal": 1, "browser": viewers.LOOKED_AT}.get(service or "", 0)
         self._head = bytearray()
         self._skip = 0
 
@@ -35,11 +40,11 @@ class Keystrokes:
             if length is None or len(self._head) < length:
                 continue
             payload = _payload_length(self._head)
-            looks_inside = self._terminal and payload > 0 and self._head[0] & 0x0F in (_TEXT, _BINARY)
-            if looks_inside and len(self._head) < length + 1:
-                continue  # its first byte says what it is
+            looked_at = min(self._looks, payload) if self._head[0] & 0x0F in (_TEXT, _BINARY) else 0
+            if len(self._head) < length + looked_at:
+                continue  # its first bytes say what it is
             found = self._is_input(length, payload) or found
-            self._skip = payload - (1 if looks_inside else 0)
+            self._skip = payload - looked_at
             self._head.clear()
         return found
 
@@ -47,12 +52,13 @@ class Keystrokes:
         kind = self._head[0] & 0x0F
         if kind not in (_TEXT, _BINARY) or payload == 0:
             return False
-        if not self._terminal:
-            return True
-        first = self._head[length]
+        beginning = self._head[length:]
         if self._head[1] & 0x80:
-            first ^= self._head[length - 4]
-        return first == _TERMINAL_INPUT
+            mask = self._head[length - 4 : length]
+            beginning = bytearray(byte ^ mask[i % 4] for i, byte in enumerate(beginning))
+        if self._service == "terminal":
+            return beginning[0] == _TERMINAL_INPUT
+        return self._service != "browser" or viewers.is_input(bytes(beginning))
 
 
 def _head_length(head: bytearray) -> int | None:

@@ -32,6 +32,7 @@ _TARGET = re.compile(
     rb"/api/sessions/([A-Za-z0-9_-]{1,64})/(?:(terminal|files)|ports/([0-9]{1,5}))(/[^?]*)?(?:\?(.*))?",
     re.DOTALL,
 )
+_BROWSER = re.compile(rb"/api/sessions?/([A-Za-z0-9_-]{1,64})/browser/stream(?:\?(.*))?", re.DOTALL)
 
 # What a user's program sends never runs on our origin: `sandbox` gives it one of its own that nobody else
 # has. A preview is there to be run; a file is not.
@@ -81,6 +82,9 @@ class Proxy:
 
         The terminal's page is ours: what a user's program sends never runs on our origin.
         """
+        browser = _BROWSER.fullmatch(request.target)
+        if browser is not None and _is_upgrade(request):
+            return Target(browser[1].decode(), "browser", None, b"/stream", browser[2] or b"")
         match = _TARGET.fullmatch(request.target)
         if match is None:
             return None
@@ -315,7 +319,7 @@ async def _upgrade(
     await client.send(h11.InformationalResponse(status_code=101, headers=headers, reason=event.reason))
     early_service, _ = http.trailing_data
     early_client, _ = client.http.trailing_data
-    keystrokes = Keystrokes(terminal=target.service == "terminal")
+    keystrokes = Keystrokes(target.service)
 
     def watch(data: bytes) -> None:
         if keystrokes.seen(data):

@@ -90,19 +90,16 @@ def plan(
     home: Path,
     service_directory: Path | None = None,
     programs: Sequence[Path] = (),
-    writable: Sequence[Path] = (),
-    readable: Sequence[Path] = (),
+    kept: Sequence[tuple[Path, Kind]] = (),
 ) -> Plan:
     """Return the mounts of a sandbox under `policy`, in the order in which they must be made.
 
-    `writable` and `readable` are what oqtod itself keeps for the program, and shows whatever the policy says.
+    `kept` is what oqtod itself keeps for the program, and shows (read-only or read-write) in any case.
 
     Raises `SandboxRefused` when the policy denies the workspace itself, when the workspace's ``.oqto`` isn't
     a folder, and when something can't be hidden for certain.
     """
-    return _Planner(policy, workspace=workspace, home=home).plan(
-        service_directory, programs, writable, readable
-    )
+    return _Planner(policy, workspace=workspace, home=home).plan(service_directory, programs, kept)
 
 
 class _Planner:
@@ -120,8 +117,7 @@ class _Planner:
         self,
         service_directory: Path | None,
         programs: Sequence[Path],
-        writable: Sequence[Path],
-        readable: Sequence[Path],
+        kept: Sequence[tuple[Path, Kind]],
     ) -> Plan:
         policy = self._policy
         self._system()
@@ -144,11 +140,9 @@ class _Planner:
         if service_directory is not None:
             real = Path(os.path.realpath(service_directory))
             self._put("read-write", real, real, "the service's own socket")
-        for path in readable:
-            self._show("read-only", Path(os.path.realpath(path)))
-        for path in writable:
-            self._show("read-write", Path(os.path.realpath(path)))
-        own = [*writable, *readable, *(() if service_directory is None else (service_directory,))]
+        for path, kind in kept:
+            self._show(kind, Path(os.path.realpath(path)))
+        own = [path for path, _ in kept] + ([] if service_directory is None else [service_directory])
         self._links([*self._named, *programs, *own])
         ordered = sorted(self._mounts.values(), key=lambda mount: len(mount.path.parts))
         return Plan(tuple(ordered), tuple(self._denied))

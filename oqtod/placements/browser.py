@@ -1,0 +1,50 @@
+"""What a runner is told of a session's browser: the section `agent_browser`, and the memory it may take."""
+
+from __future__ import annotations
+
+import os
+
+from oqtod.config import Config
+from oqtod.sessions.model import Session
+from runner.protocol.messages import BrowserSpec
+
+_MIB = 1024 * 1024
+_UNITS = {"K": 1024, "M": _MIB, "G": 1024 * _MIB, "T": 1024 * 1024 * _MIB}
+
+LEAST_MEMORY = 512 * _MIB
+"""With less, Chromium shows no page at all."""
+
+MOST_PAGE_MEMORY_MB = 2048
+
+
+def spec(config: Config, session: Session) -> BrowserSpec | None:
+    """Return the browser of a session, None where sessions have none."""
+    settings = config.agent_browser
+    if not settings.enabled:
+        return None
+    memory = memory_max(
+        config.limits.memory_max, total=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    )
+    return BrowserSpec(
+        binary=settings.binary,
+        headed=settings.headed,
+        executable_path=settings.executable_path,
+        extensions=settings.extensions,
+        stream_port=session.stream_port,
+        memory_max=memory,
+        page_memory_mb=min(memory // _MIB // 2, MOST_PAGE_MEMORY_MB),
+    )
+
+
+def memory_max(limit: str | None, *, total: int) -> int:
+    """Return the bytes that one browser may take: half of what its person may, `limits.memory_max`.
+
+    Where that is unlimited, half of the host's `total`.
+    """
+    if limit is None or limit == "infinity":
+        allowed = total
+    elif limit.endswith("%"):
+        allowed = total * int(limit[:-1]) // 100
+    else:
+        allowed = int(limit.rstrip("KMGT")) * _UNITS.get(limit[-1], 1)
+    return max(min(allowed, total) // 2, LEAST_MEMORY)
