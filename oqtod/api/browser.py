@@ -25,7 +25,7 @@ _SCHEMES = ("http", "https", "file", "about", "data", "blob")
 _THE_PAGES_OWN = ("navigation", "timeout", "dialog")
 """Why a page may not be there, where the browser is, and shows what it has to say about that."""
 
-Pixels = Annotated[int, msgspec.Meta(ge=64, le=8192)]
+Pixels = Annotated[int, msgspec.Meta(ge=100, le=4096)]
 
 
 class Start(msgspec.Struct):

@@ -47,10 +47,6 @@ class _Answer(msgspec.Struct):
     code: str = "failed"
 
 
-class _Status(msgspec.Struct):
-    idle_seconds: float | None = None
-
-
 class Browsers:
     """The browsers of the sessions of `lifecycle`."""
 
@@ -108,8 +104,8 @@ class Browsers:
         if connected is None:
             return
         answer = await _exchange(connected, "GET", "/status", timeout=_STATUS_TIMEOUT)
-        idle = _decoded(answer, _Status).idle_seconds
-        if idle is not None and idle >= self._idle_timeout:
+        idle = _decoded(answer, _Answer).data.get("idle_seconds")
+        if isinstance(idle, float | int) and idle >= self._idle_timeout:
             await self._lifecycle.stop_service(session, "browser")
             log.info("browser stopped: nobody used it for %d s", idle, extra=fields(session))
 
