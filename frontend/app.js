@@ -355,6 +355,7 @@ function showPane(name) {
     element(`show-${pane}`).setAttribute("aria-pressed", String(name === pane));
   }
   element("browser-pane").hidden = name !== "browser";
+  element("pop-out").classList.toggle("elsewhere", name !== "terminal");
   showBrowser();
   if (name === "files") void listFiles();
 }

@@ -219,11 +219,10 @@ class BrowserView {
       this.cover(`${what} Enter an address, or press here to open it again.`);
     } else if (message.browser === "starting") this.cover("Starting the browser…");
     if (this.wanted && message.viewportWidth !== this.wanted[0]) this.theirs = true;
-    const command = message.lastCommandAt ?? null;
-    if (this.lastCommand !== null && command !== this.lastCommand) {
-      if (performance.now() - this.ownCommandAt > OWN_COMMAND_MS) this.driver(true);
-    }
-    this.lastCommand = command ?? 0;
+    const command = message.lastCommandAt ?? 0;
+    const isNew = this.lastCommand !== null && command !== this.lastCommand;
+    if (isNew && performance.now() - this.ownCommandAt > OWN_COMMAND_MS) this.driver(true);
+    this.lastCommand = command;
   }
 
   // --- what is said ------------------------------------------------------------------------------------------------

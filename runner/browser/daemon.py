@@ -60,12 +60,14 @@ class Daemon:
         if arguments == ["status"]:
             return {"success": True, "data": self.status()}
         self._last_command_at = time.time()
+        self._changed()
         try:
             data = await commands.run(self, arguments, seconds)
         except Failed as error:
             return {"success": False, "error": str(error), "code": error.code}
         finally:
             self._last_command_at = time.time()
+            self._changed()
         return {"success": True, "data": data}
 
     def status(self) -> dict[str, Any]:
@@ -206,6 +208,7 @@ class Daemon:
             "browser": self.browser.state,
             "url": tab.url if tab is not None else "",
             "title": tab.title if tab is not None else "",
+            "lastCommandAt": self._last_command_at,
         }
 
     def _changed(self) -> None:
