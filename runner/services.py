@@ -44,8 +44,11 @@ class Service:
         cgroup: Cgroup | None,
         launch: Callable[[], Command],
         nursery: trio.Nursery,
+        *,
+        ends_in_order: bool = False,
     ) -> None:
         self.name = name
+        self._ends_in_order = ends_in_order
         self.folder = folder
         self.socket = folder / "s.sock"  # ttyd tells a socket from an interface by the ending
         self._cgroup = cgroup
@@ -189,7 +192,7 @@ class Service:
         process, self.process = self.process, None
         self._state, self._error = "stopped", None
         if process is not None:
-            await process.end()
+            await process.end(in_order=self._ends_in_order)
 
     async def _connect(self) -> socket.socket:
         """Connect to the very socket in our folder.

@@ -69,7 +69,9 @@ class Session:
         if spec.browser is not None:
             launches["browser"] = self._browser
         self.services: dict[str, Service] = {
-            name: Service(name, folder / name, self._group_of(name), launch, nursery)
+            name: Service(
+                name, folder / name, self._group_of(name), launch, nursery, ends_in_order=name == "browser"
+            )
             for name, launch in launches.items()
         }
         home = Path(self._account.pw_dir)

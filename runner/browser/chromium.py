@@ -159,7 +159,8 @@ class Chromium:
         """End it and all it started, and close what is ours. Bounded, and survives cancellation."""
         with trio.CancelScope(shield=True):
             if self._outcome is None and polite:
-                _signal_group(self.pid, signal.SIGTERM)
+                # To it alone: a storage or network process that ended first would take what is unsaved along.
+                os.kill(self.pid, signal.SIGTERM)
                 with trio.move_on_after(POLITE_SECONDS):
                     await self.watch()
             _signal_group(self.pid, signal.SIGKILL)
