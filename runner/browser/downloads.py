@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import trio
+
 from runner.browser.devtools import DevTools
 from runner.browser.settings import Settings
 
@@ -47,6 +49,13 @@ class Downloads:
         self._tell = tell
         self._devtools: DevTools | None = None
         self._all: dict[str, Download] = {}
+        self.changed = trio.Event()
+        """Set, and replaced, when a download begins or ends."""
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether one is on its way."""
+        return any(download.state == "inProgress" for download in self._all.values())
 
     def shown(self) -> list[dict[str, Any]]:
         """All that are remembered, the newest last."""
@@ -110,6 +119,8 @@ class Downloads:
 
     def _say(self, download: Download) -> None:
         self._tell({"type": "download", **download.shown()})
+        self.changed.set()
+        self.changed = trio.Event()
 
 
 def safe_name(suggested: str) -> str:

@@ -22,6 +22,22 @@ _COMMANDS: Final = """\
   open URL | navigate URL          go to a page, and wait for it
   back | forward | reload | close
   set viewport WIDTH HEIGHT        | emulatemedia light|dark
+  snapshot [-i]                    the page as text, with references; -i: what can be acted on
+  click TARGET [--double | --button left|right|middle]        | hover TARGET
+  fill TARGET TEXT | type TARGET TEXT | press KEY             | select TARGET VALUE...
+  check TARGET | uncheck TARGET    | upload TARGET FILE...    | scroll TARGET
+  scroll up|down|left|right [PIXELS]
+  get text|html|value TARGET       | get attribute NAME TARGET | get url | get title
+  eval SCRIPT
+  wait TARGET | wait MILLISECONDS  | wait --text T | wait --url PART | wait --load
+  screenshot [FILE] [--full]       | pdf FILE
+  cookies | cookies set NAME VALUE [--url U] | cookies clear
+  downloads [--wait]
+  dialog accept [TEXT] | dialog dismiss
+  tabs | tab N | tab new [URL]     | tab close [N]
+
+TARGET is a CSS selector, text=TEXT, or a reference of the last snapshot, like @e12.
+Frames and open shadow roots are searched too.
 """
 
 
@@ -101,6 +117,8 @@ def _ask(options: argparse.Namespace, session: str) -> int:
     if not 0 < options.timeout <= _MOST_SECONDS:
         raise SettingsError(f"--timeout {options.timeout}: give seconds, at most {_MOST_SECONDS:.0f}")
     command = [options.command, *options.arguments]
+    if options.command == "upload":  # the daemon has another current folder
+        command[2:] = [str(Path(file).absolute()) for file in command[2:]]
     start = None if os.environ.get("OQTO_BROWSER_SOCKET") else _start_line(options)
     try:
         answer = client.ask(socket_path(session), command, seconds=options.timeout, start=start)

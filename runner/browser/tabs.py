@@ -16,9 +16,6 @@ import trio
 from runner.browser.devtools import DevTools, Done, Parameters
 from runner.browser.errors import Failed
 
-WORLD: Final = "oqto"
-"""Name of the isolated world, which a page's own scripts can't change, that ours run in."""
-
 
 @dataclass(frozen=True, slots=True)
 class Dialog:
@@ -35,6 +32,14 @@ class DialogOpened(Exception):
     def __init__(self, dialog: Dialog) -> None:
         super().__init__(dialog.kind)
         self.dialog = dialog
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An element that a snapshot has shown."""
+
+    frame: str
+    node: int
 
 
 @dataclass(slots=True)
@@ -73,6 +78,10 @@ class Tab:
         self.reached: set[str] = set()
         """How far loading has come: names of lifecycle events."""
         self.navigations = 0
+        self.leaving = False
+        """Whether another page has been asked for, and isn't there yet."""
+        self.references: dict[str, Reference] = {}
+        """Of the last snapshot."""
         self.changed = trio.Event()
         self.ready = trio.Event()
         """Set when Chromium tells of everything that happens in the tab."""
@@ -92,6 +101,8 @@ class Tab:
         if loader != self.loader:
             self.loaders.append(loader)
             self.reached = set()
+            self.references.clear()
+        self.leaving = False
 
     def touch(self) -> None:
         """Wake whoever waits for a change."""
@@ -147,9 +158,34 @@ class Tab:
             raise failed
         return result
 
-    def post(self, method: str, parameters: Parameters, *, done: Done | None = None) -> None:
-        """Tell the page something whose answer nobody needs."""
-        self._devtools.post(method, parameters, self.session.id, done=done)
+    async def sequence(self, calls: list[tuple[str, dict[str, Any]]]) -> None:
+        """Make calls one right after the other, and wait for all; ends early as `check` does.
+
+        All are on their way by then, so that a button that was pressed is let go of also when a dialog opens
+        in between.
+        """
+        self.check()
+        waiting = len(calls)
+
+        def done(_: dict[str, Any] | None) -> None:
+            nonlocal waiting
+            waiting -= 1
+            self.touch()
+
+        for method, parameters in calls:
+            self.post(method, parameters, done=done)
+        await self.until(lambda: waiting == 0)
+
+    def post(
+        self,
+        method: str,
+        parameters: Parameters,
+        *,
+        session: str | None = None,
+        done: Done | None = None,
+    ) -> None:
+        """Tell the page something and don't wait."""
+        self._devtools.post(method, parameters, session or self.session.id, done=done)
 
 
 class Tabs:
@@ -172,6 +208,13 @@ class Tabs:
         auto = {"autoAttach": True, "waitForDebuggerOnStart": True, "flatten": True, "filter": pages}
         await self._devtools.call("Target.setAutoAttach", auto)
         await self.appeared.wait()
+
+    async def of(self, target: str) -> Tab:
+        """Wait until the tab of a target is there, and return it."""
+        while (found := next((tab for tab in self.all if tab.target == target), None)) is None:
+            self.appeared = trio.Event()
+            await self.appeared.wait()
+        return found
 
     def show(self, tab: Tab) -> None:
         """Make a tab the active one."""
@@ -283,6 +326,18 @@ class Tabs:
             tab.touch()
             self._on_change()
 
+    def _leaving(self, parameters: dict[str, Any], session: str | None) -> None:
+        tab = self._page(session)
+        if tab is not None and parameters["frameId"] == tab.target:
+            tab.leaving = parameters.get("navigationType") not in ("sameDocument", "historySameDocument")
+            tab.touch()
+
+    def _stopped_loading(self, parameters: dict[str, Any], session: str | None) -> None:
+        tab = self._page(session)
+        if tab is not None and parameters["frameId"] == tab.target:
+            tab.leaving = False
+            tab.touch()
+
     def _dialog_opened(self, parameters: dict[str, Any], session: str | None) -> None:
         if session in self._sessions:
             tab = self._sessions[session][0]
@@ -331,6 +386,9 @@ _EVENTS: Final[dict[str, Callable[[Tabs, dict[str, Any], str | None], None]]] = 
     "Target.targetCrashed": Tabs._target_crashed,
     "Page.lifecycleEvent": Tabs._lifecycle,
     "Page.frameNavigated": Tabs._navigated,
+    "Page.frameStartedNavigating": Tabs._leaving,
+    "Page.frameRequestedNavigation": Tabs._leaving,
+    "Page.frameStoppedLoading": Tabs._stopped_loading,
     "Page.navigatedWithinDocument": Tabs._navigated_within,
     "Page.javascriptDialogOpening": Tabs._dialog_opened,
     "Page.javascriptDialogClosed": Tabs._dialog_closed,
