@@ -10,7 +10,7 @@ import trio
 
 from runner.browser import input as messages
 from runner.browser.errors import Failed
-from runner.browser.frames import GROUP, Element, each_match, frames
+from runner.browser.frames import GROUP, Element, frames, matching
 from runner.browser.input import ALT, CONTROL, META, SHIFT
 from runner.browser.snapshot import resolve
 from runner.browser.tabs import Tab
@@ -47,10 +47,11 @@ class Target:
             return await resolve(self.tab, self.asked)
         kind, what = ("text", self.asked[5:]) if self.asked.startswith("text=") else ("selector", self.asked)
         first: Element | None = None
-        async for element in each_match(self.tab, kind, what):
-            first = first or element
-            if (await element.call("state"))["visible"]:
+        for frame in await frames(self.tab):
+            element = await matching(frame, kind, what)
+            if element is not None and (await element.call("state"))["visible"]:
                 return element
+            first = first or element
         return first
 
     async def present(self) -> Element:
@@ -65,10 +66,11 @@ class Target:
             if element is None:
                 return None
             state = await element.call("state")
-            await element.ask("DOM.scrollIntoViewIfNeeded")
             problem = _problem(state, for_text=for_text)
-            if problem is None and uncovered and (over := await element.call("covered")) is not None:
-                problem = f"it is covered by {over}"
+            if problem is None:
+                await element.ask("DOM.scrollIntoViewIfNeeded")
+                over = await element.call("covered") if uncovered else None
+                problem = over and f"it is covered by {over}"
             if problem is not None:
                 self.problem = Failed("not_ready", f"{self.asked} ({state['said']}): {problem}")
                 return None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import trio
-
 from runner.browser.errors import Failed
 from runner.browser.frames import exception_text
 from runner.browser.tabs import Tab
@@ -29,16 +27,18 @@ async def evaluate(tab: Tab, arguments: list[str]) -> dict[str, Any]:
         "replMode": True,
         "allowUnsafeEvalBlockedByCSP": True,
     }
+    answered = False
     try:
         answer = await tab.call("Runtime.evaluate", parameters)
+        answered = True
     except Failed as error:
+        answered = True
         if error.code == "failed":
             raise Failed("script", f"the result is nothing that JSON can hold: {error}") from None
         raise
-    except trio.Cancelled:
-        if not tab.closed:
+    finally:
+        if not answered and not tab.closed and tab.dialog is None:
             tab.post("Runtime.terminateExecution", {})  # it might run for ever
-        raise
     if (wrong := answer.get("exceptionDetails")) is not None:
         raise Failed("script", exception_text(wrong))
     result = answer["result"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -115,19 +114,17 @@ def _collect(tab: Tab, session: FrameSession, tree: dict[str, Any], found: list[
         _collect(tab, session, child, found)
 
 
-async def each_match(tab: Tab, kind: str, what: str) -> AsyncIterator[Element]:
-    """Look in every frame; give what is found. Raises Failed for a selector that is none."""
-    for frame in await frames(tab):
-        try:
-            result = await frame.call("find", kind, what, by_value=False)
-        except Failed as error:
-            if error.code == "script" and "is not a valid selector" in str(error):
-                raise Failed("usage", f"{what!r} is not a valid selector") from None
-            if error.code in ("crashed", "timeout"):
-                raise
-            continue  # the frame has gone, or is going
-        if "objectId" in result:
-            yield Element(frame, result["objectId"], what)
+async def matching(frame: Frame, kind: str, what: str) -> Element | None:
+    """Return what a frame has, of kind "selector" or "text". Raises Failed for a selector that is none."""
+    try:
+        result = await frame.call("find", kind, what, by_value=False)
+    except Failed as error:
+        if error.code == "script" and "is not a valid selector" in str(error):
+            raise Failed("usage", f"{what!r} is not a valid selector") from None
+        if error.code in ("crashed", "timeout"):
+            raise
+        return None  # the frame has gone, or is going
+    return Element(frame, result["objectId"], what) if "objectId" in result else None
 
 
 async def _offset(tab: Tab, session: FrameSession) -> tuple[float, float]:

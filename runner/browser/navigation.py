@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+import trio
+
 from runner.browser.errors import Failed
 from runner.browser.tabs import Tab
+
+BUSY_SECONDS: Final = 3.0
+"""After which a page that doesn't answer is held to be stuck when another is to take its place."""
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _PORT: Final = re.compile(r"[^/:]+:\d+(/|$)")
@@ -31,6 +36,7 @@ def full_url(text: str) -> str:
 async def open_url(tab: Tab, url: str) -> dict[str, Any]:
     """Open a page and wait until it has loaded. Raises Failed, DialogOpened."""
     url = full_url(url)
+    await _end_if_busy(tab)
     answer = await tab.call("Page.navigate", {"url": url})
     error = answer.get("errorText")
     if answer.get("isDownload") or error == "net::ERR_ABORTED":
@@ -49,6 +55,7 @@ async def go(tab: Tab, steps: int) -> dict[str, Any]:
     index = history["currentIndex"] + steps
     if not 0 <= index < len(history["entries"]):
         raise Failed("not_found", f"there is no page to go {'back' if steps < 0 else 'forward'} to")
+    await _end_if_busy(tab)
     before = tab.navigations
     await tab.call("Page.navigateToHistoryEntry", {"entryId": history["entries"][index]["id"]})
     await tab.until(lambda: tab.navigations > before)
@@ -58,6 +65,7 @@ async def go(tab: Tab, steps: int) -> dict[str, Any]:
 
 async def reload(tab: Tab) -> dict[str, Any]:
     """Load the page again. Raises Failed, DialogOpened."""
+    await _end_if_busy(tab)
     before = tab.loader
     await tab.call("Page.reload")
     await tab.until(lambda: tab.loader != before)
@@ -72,13 +80,36 @@ async def described(tab: Tab) -> dict[str, Any]:
     )
     found = await tab.call("Runtime.evaluate", {"expression": expression, "returnByValue": True})
     url, title, status = found.get("result", {}).get("value") or (tab.url, tab.title, 0)
-    return {"url": url, "title": title, **({"status": status} if status else {})}
+    said: dict[str, Any] = {"url": url, "title": title}
+    if status:
+        said["status"] = status
+    if tab.loading:
+        said["loading"] = True
+    return said
+
+
+async def _end_if_busy(tab: Tab) -> None:
+    """End the process of a page whose script never rests: it would not make way for another page."""
+    with trio.move_on_after(BUSY_SECONDS):
+        await tab.call("Runtime.evaluate", {"expression": "0"})
+        return
+    tab.crashed = None
+    tab.post("Page.crash", {})
+    while tab.crashed is None and not tab.closed:
+        await tab.changed.wait()
+    tab.crashed = None  # another page is about to be there
 
 
 async def _loaded(tab: Tab, loader: str) -> None:
-    """Wait until this page, or one that has taken its place since, has loaded."""
+    """Wait until this page, or one that has taken its place since, has loaded.
+
+    One that can be used, but still waits for a picture or the like when the time is nearly up, will do.
+    """
     await tab.until(lambda: loader in tab.loaders)
-    await tab.until(lambda: not tab.loading)
+    left = trio.current_effective_deadline() - trio.current_time()
+    with trio.move_on_after(left - min(1.0, left / 4)):
+        await tab.until(lambda: not tab.loading)
+    await tab.until(lambda: "DOMContentLoaded" in tab.reached)
 
 
 def _words(error: str) -> str:

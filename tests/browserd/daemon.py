@@ -233,10 +233,11 @@ def browserd(folder: Path, *options: str, **environment: str) -> Iterator[Daemon
             left = daemon.processes()
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE) == 0
-            gone, alive = psutil.wait_procs(left, timeout=5)
+            _, alive = psutil.wait_procs(left, timeout=5)
             assert not alive, alive
             assert not path.exists()
-            assert process.stderr.read() == b""
+            said = process.stderr.read().decode()
+            assert said == "", said
     finally:
         if process.poll() is None:
             process.kill()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import html
-import threading
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -16,10 +18,7 @@ SMALL = b"small file\n" * 100
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Files, `/echo`, downloads, and what waits until the server ends."""
-
-    over: threading.Event
-    timeout = 1  # for connections that the browser opens in advance and never uses
+    """Files, `/echo`, downloads, and what never ends."""
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class's name
         pass
@@ -32,7 +31,7 @@ class Handler(SimpleHTTPRequestHandler):
         elif path == "/cookie":
             self._page("<title>Cookie</title>", ("Set-Cookie", "flavour=oat"))
         elif path == "/silent":
-            self.over.wait()
+            time.sleep(3600)
         elif path == "/unfinished":
             self._page("<title>Unfinished</title><h1>Here</h1><img src=/silent>")
         elif path == "/missing":
@@ -45,7 +44,8 @@ class Handler(SimpleHTTPRequestHandler):
         elif path == "/download/endless":
             self._download("endless.bin", None)
             with contextlib.suppress(OSError):
-                while not self.over.wait(0.01):
+                while True:
+                    time.sleep(0.01)
                     self.wfile.write(bytes(1 << 18))
         else:
             super().do_GET()
@@ -72,8 +72,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = False
-    block_on_close = True
+    daemon_threads = True
     request_queue_size = 64
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -82,16 +81,19 @@ class _Server(ThreadingHTTPServer):
 
 @contextlib.contextmanager
 def site() -> Iterator[str]:
-    """Serve on a free port of loopback; gives `http://localhost:PORT`."""
-    over = threading.Event()
-    handler = type("Bound", (Handler,), {"over": over})
-    server = _Server(("127.0.0.1", 0), partial(handler, directory=str(PAGES)))
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
+    """Serve on a free port of loopback, in a process of its own; gives `http://localhost:PORT`."""
+    command = [sys.executable, "-m", "tests.browserd.server"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PAGES.parents[2])
+    assert process.stdout is not None
     try:
-        yield f"http://localhost:{server.server_address[1]}"
+        yield f"http://localhost:{int(process.stdout.readline())}"
     finally:
-        over.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+if __name__ == "__main__":
+    with _Server(("127.0.0.1", 0), partial(Handler, directory=str(PAGES))) as server:
+        print(server.server_address[1], flush=True)
+        server.serve_forever()
