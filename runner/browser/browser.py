@@ -21,6 +21,9 @@ State = Literal["stopped", "starting", "running", "crashed"]
 START_SECONDS: Final = 60.0
 """For Chromium to answer; a second or less on an idle machine."""
 
+FAREWELL_SECONDS: Final = 2.0
+"""In which Chromium shall end by itself."""
+
 LOAD_CRASH_SECONDS: Final = 10.0
 """A browser that dies so soon after its last page was opened again starts without it the next time."""
 
@@ -146,10 +149,20 @@ class Browser:
             live = self._live
             if live is not None:
                 live.ending = True
+                await self._farewell(live)
                 live.scope.cancel()
                 await live.ended.wait()
             self._last_url = None
             self._become("stopped")
+
+    async def _farewell(self, live: _Live) -> None:
+        """Have Chromium write its cookies and end: at a signal it ends without."""
+        with trio.move_on_after(FAREWELL_SECONDS, shield=True):
+            try:
+                await live.devtools.call("Browser.close")
+                await live.ended.wait()
+            except Failed:
+                pass  # it is ended with signals, whatever it says
 
     async def _start(self) -> None:
         if self._live is not None:

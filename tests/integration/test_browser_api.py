@@ -6,10 +6,8 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -31,35 +29,9 @@ addEventListener('mousedown',event=>{if(event.target!=field)document.body.style.
 </script>"""
 
 # Setting a cookie is over when the script goes on.
-REMEMBERING = b"""<!doctype html><script>
+REMEMBERING = """<!doctype html><script>
 let seen=document.cookie;document.cookie='seen=yes;max-age=9999';document.title=seen||'never seen'
 </script>"""
-
-
-class _Remembering(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.send_header("Content-Length", str(len(REMEMBERING)))
-        self.end_headers()
-        self.wfile.write(REMEMBERING)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Be quiet."""
-
-
-@pytest.fixture
-def site() -> Iterator[str]:
-    """A page that knows who comes again."""
-    server = HTTPServer(("127.0.0.1", 0), _Remembering)
-    serving = threading.Thread(target=server.serve_forever)
-    serving.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        serving.join()
-        server.server_close()
 
 
 def http(host: Host, username: str = "dev") -> Http:
@@ -322,14 +294,21 @@ def test_killed_chromium_and_daemon_come_back(dev: Http, session: dict[str, Any]
     )
 
 
-def test_what_a_browser_remembers(dev: Http, site: str) -> None:
-    """Cookies and storage outlive the browser and a stop of the session, and go with the session."""
+def test_what_a_browser_remembers(dev: Http) -> None:
+    """Cookies outlive the browser and a stop of the session, and go with the session."""
     session = dev.post("/api/sessions").json()
+    (Path(session["workspace_path"]) / "remembering.html").write_text(REMEMBERING)
     profile = Path.home() / ".local/state/oqto/browsers" / session["id"]
     path = f"/api/sessions/{session['id']}"
 
     def title() -> str:
-        start(dev, session, site)
+        """What the page is called, served by a program of the session's."""
+        with dev.terminal(session["id"]) as terminal:
+            terminal.run("(python3 -m http.server $PORT --bind 127.0.0.1 >/dev/null 2>&1 &)")
+        url = f"http://127.0.0.1:{session['preview_ports'][0]}/remembering.html"
+        deadline = time.monotonic() + 20
+        while "error" in start(dev, session, url):
+            assert time.monotonic() < deadline, "nothing listens"
         with Viewer.of(dev, session["id"]) as viewer:
             viewer.until(lambda: "seen" in viewer.status.get("title", ""))
             shown: str = viewer.status["title"]
