@@ -15,8 +15,9 @@ test: ## Run every test, those in a booted Debian 13 included (as root)
 	@packaging/setup test
 	.venv/bin/python -m pytest
 
-bench: ## Measure how long people wait, and what sessions cost (as root)
-	@packaging/setup test
+bench: ## Measure the gateway beside other proxies; how long people wait, and what sessions cost (as root)
+	@packaging/setup bench
+	.venv/bin/python -m tests.bench.bytes --json bench-results.json
 	.venv/bin/python -m tests.bench.sessions
 
 lint: ## Check style and types

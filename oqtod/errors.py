@@ -5,7 +5,11 @@ The HTTP front turns it into the body of INTERFACES: `{"error", "code", "error_c
 
 from __future__ import annotations
 
-_STATUS = {
+from typing import Annotated
+
+import msgspec
+
+STATUS = {
     "bad_request": 400,
     "unauthorized": 401,
     "forbidden": 403,
@@ -20,6 +24,17 @@ _STATUS = {
     "bad_gateway": 502,
     "unavailable": 503,
 }
+"""The codes there are, and the HTTP status of each, RFC 9110 section 15."""
+
+
+class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
+    """What failed. `hint` says what to do about it; the journal and the audit log know the `request_id`."""
+
+    error: str
+    code: Annotated[str, msgspec.Meta(extra_json_schema={"enum": [code.upper() for code in STATUS]})]
+    error_code: Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*STATUS]})]
+    request_id: str
+    hint: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Refusal(Exception):
@@ -37,16 +52,16 @@ class Refusal(Exception):
     @property
     def status(self) -> int:
         """The HTTP status, RFC 9110 section 15."""
-        return _STATUS[self.code]
+        return STATUS[self.code]
 
     def body(self, request_id: str) -> dict[str, str]:
         """Return the JSON body."""
-        body = {
-            "error": self.message,
-            "code": self.code.upper(),
-            "error_code": self.code,
-            "request_id": request_id,
-        }
-        if self.hint is not None:
-            body["hint"] = self.hint
-        return body
+        body = ErrorBody(
+            error=self.message,
+            code=self.code.upper(),
+            error_code=self.code,
+            request_id=request_id,
+            hint=msgspec.UNSET if self.hint is None else self.hint,
+        )
+        encoded: dict[str, str] = msgspec.to_builtins(body)
+        return encoded

@@ -27,7 +27,7 @@ _LEVELS = {"error": 40, "warn": 30, "info": 20, "debug": 10, "trace": 10}
 
 def main() -> int:
     """Run the command; return its exit code (0 done, 1 failed, 2 usage, 3 configuration refused)."""
-    options = _arguments()
+    options = parser().parse_args()
     logs.start("oqto-runner", _LEVELS.get(os.environ.get("OQTO_LOG", "info").lower(), logging.INFO))
     try:
         runner_id = _runner_id(options.config)
@@ -53,7 +53,8 @@ def main() -> int:
     return 0
 
 
-def _arguments() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="oqto-runner",
         description="Runs the sessions of one account: started by systemd when its socket is first used "
@@ -73,7 +74,7 @@ def _arguments() -> argparse.Namespace:
         metavar="SECONDS",
         help="end after this long without a session and without a call (default: %(default)g; 0: never)",
     )
-    return parser.parse_args()
+    return parser
 
 
 def _runner_id(config: str | None) -> str:

@@ -68,6 +68,10 @@ class Registry:
         """Return a descriptor connected to a program of the account that listens there. Raises CallFailed."""
         return (await self._found(session_id).open_port(port)).detach()
 
+    def logs(self, session_id: str) -> dict[str, str]:
+        """Return what a session's services reported of late, by name. Raises CallFailed."""
+        return {name: service.log.text() for name, service in self._found(session_id).services.items()}
+
     async def forget(self, session_id: str) -> None:
         """Remove what is kept of a session that has ended; fine when there is nothing. Raises CallFailed."""
         if not _ID.fullmatch(session_id) or session_id in self._sessions:

@@ -96,6 +96,8 @@ class Server:
                     return None, ()
                 case messages.OpenPort(session_id=session_id, port=port):
                     return None, [await self._registry.open_port(session_id, port)]
+                case messages.SessionLog(session_id=session_id):
+                    return messages.Logs(self._registry.logs(session_id)), ()
                 case messages.ListSessions():
                     return messages.Sessions(self._runner_id, self._registry.statuses()), ()
             raise AssertionError(f"{call} is in the protocol, and nobody answers it")

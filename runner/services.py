@@ -13,6 +13,7 @@ from pathlib import Path
 import trio
 
 from runner.cgroups import Cgroup
+from runner.output_log import OutputLog
 from runner.processes import Process
 from runner.protocol.messages import ServiceState, ServiceStatus
 from runner.protocol.rpc import CallFailed
@@ -31,7 +32,6 @@ COOL_DOWN = 30.0
 _FIRST_BACKOFF = 0.1
 
 _POLL = 0.001
-_LOG_TAIL = 2000
 
 
 class Service:
@@ -51,6 +51,7 @@ class Service:
         self._ends_in_order = ends_in_order
         self.folder = folder
         self.socket = folder / "s.sock"  # ttyd tells a socket from an interface by the ending
+        self.log = OutputLog(folder.with_suffix(".log"))
         self._cgroup = cgroup
         self._launch = launch
         self._nursery = nursery
@@ -64,10 +65,6 @@ class Service:
     def status(self) -> ServiceStatus:
         """The service's state, and why it failed."""
         return ServiceStatus(self._state, self._error)
-
-    @property
-    def _log(self) -> Path:
-        return self.folder.with_suffix(".log")
 
     async def open(self, *, start: bool = True) -> socket.socket | None:
         """Return a socket connected to the service, started first if need be.
@@ -92,7 +89,7 @@ class Service:
         # The sandbox shows the folder, so it must be there first.
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self.socket.unlink(missing_ok=True)
-        self._log.unlink(missing_ok=True)
+        self.log.begin()
         launch = self._launch()
         self._state, self._error = "starting", None
         try:
@@ -100,7 +97,7 @@ class Service:
                 launch.argv,
                 environment=launch.environment,
                 descriptors=launch.descriptors,
-                log=self._log,
+                log=self.log.path,
                 cgroup=self._cgroup,
             )
         except OSError as error:
@@ -149,11 +146,14 @@ class Service:
 
     async def _watch(self, process: Process) -> None:
         try:
-            outcome = await process.watch()
+            async with trio.open_nursery() as meanwhile:
+                meanwhile.start_soon(self.log.keep_short)
+                outcome = await process.watch()
+                meanwhile.cancel_scope.cancel()
             if self.process is process:
                 self.process = None
                 was_running = self._state == "running"
-                tail = self._output()
+                tail = self.log.last_lines()
                 self._fail(f"it {outcome}{': ' + tail if tail else ''}")
                 log.warning("the service %s %s", self.name, outcome)
                 if was_running:
@@ -172,15 +172,6 @@ class Service:
                     (await self._start()).close()
                 except CallFailed as failed:
                     log.warning("%s", failed.message)
-
-    def _output(self) -> str:
-        try:
-            with self._log.open("rb") as output:
-                output.seek(max(0, output.seek(0, os.SEEK_END) - _LOG_TAIL))
-                lines = output.read().decode(errors="replace").strip().splitlines()
-        except FileNotFoundError:
-            return ""
-        return "\n".join(lines[-5:])
 
     async def stop(self) -> None:
         """End the service, not in the middle of its start. The next use starts it again."""

@@ -169,11 +169,11 @@ class Session:
         finally:
             for namespace in namespaces:
                 os.close(namespace)
-        if not running:
-            with _refusing():
-                policy = self._sandbox().policy()
-            if policy.enabled and policy.isolate_network:
-                raise previews.nothing_listens(port)
+        # Even with a service that runs: one that just ends shows no network, and the host's is not ours then.
+        with _refusing():
+            policy = self._sandbox().policy()
+        if policy.enabled and policy.isolate_network:
+            raise previews.nothing_listens(port)
         return await previews.connect(port)
 
     async def end(self) -> None:

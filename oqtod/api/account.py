@@ -7,11 +7,11 @@ from datetime import datetime
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from oqtod.accounts.access import SCOPES
 from oqtod.accounts.users import Changes
 from oqtod.api import views
+from oqtod.api.contract import Endpoint
 from oqtod.api.requests import body, json, note, principal_of
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
@@ -39,14 +39,28 @@ class Account:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Endpoint]:
         """Return the routes."""
         return [
-            Route("/api/me", self.me, methods=["GET"]),
-            Route("/api/me", self.update, methods=["PUT"]),
-            Route("/api/keys", self.keys, methods=["GET"]),
-            Route("/api/keys", self.make_key, methods=["POST"]),
-            Route("/api/keys/{key_id}", self.revoke_key, methods=["DELETE"]),
+            Endpoint("GET", "/api/me", self.me, answers={200: views.User}),
+            Endpoint(
+                "PUT",
+                "/api/me",
+                self.update,
+                takes=Profile,
+                answers={200: views.User},
+                refuses=["conflict", "not_found"],
+            ),
+            Endpoint("GET", "/api/keys", self.keys, answers={200: views.OwnApiKeys}),
+            Endpoint(
+                "POST",
+                "/api/keys",
+                self.make_key,
+                takes=NewKey,
+                answers={201: views.MadeApiKey},
+                refuses=["conflict"],
+            ),
+            Endpoint("DELETE", "/api/keys/{key_id}", self.revoke_key, answers={204: None}),
         ]
 
     async def me(self, request: Request) -> Response:
@@ -69,7 +83,7 @@ class Account:
     async def keys(self, request: Request) -> Response:
         """List one's API keys."""
         keys = self._gateway.accounts.keys.of_user(principal_of(request).user.id)
-        return json({"keys": [views.api_key(key) for key in keys], "scopes": SCOPES})
+        return json(views.OwnApiKeys(keys=[views.api_key(key) for key in keys], scopes=SCOPES))
 
     async def make_key(self, request: Request) -> Response:
         """Make an API key. Its text is in this answer and nowhere else."""
@@ -83,7 +97,7 @@ class Account:
             admin=principal.is_admin,
         )
         note(request, detail=f"key {key.id}")
-        return json({"api_key": text, **views.api_key(key)}, status=201)
+        return json(views.made_api_key(key, text), status=201)
 
     async def revoke_key(self, request: Request) -> Response:
         """Make an API key void."""

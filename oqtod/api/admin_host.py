@@ -10,19 +10,27 @@ import psutil
 import trio
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 
 from oqtod import __version__
-from oqtod.api import views
+from oqtod.api import known, views
 from oqtod.api.admin_users import counted
-from oqtod.api.requests import json, note
+from oqtod.api.contract import RUNNER, Endpoint, Media
+from oqtod.api.requests import json, note, query
 from oqtod.clock import now
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
-from oqtod.sessions.model import STATUSES, Session
+from oqtod.sessions.model import STATUSES, Session, Status
 
 METRICS_INTERVAL = 2.0
 """Seconds between two snapshots of the host."""
+
+
+class Picked(msgspec.Struct):
+    """The query of GET /api/admin/sessions."""
+
+    user: str | None = None
+    status: Status | None = None
+    usage: bool = False
 
 
 class AdminHost:
@@ -31,33 +39,82 @@ class AdminHost:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Endpoint]:
         """Return the routes."""
         one = "/api/admin/sessions/{key}"
         return [
-            Route("/api/admin/sessions", self.list_sessions, methods=["GET"]),
-            Route(one, self.get, methods=["GET"]),
-            Route(one, self.stop, methods=["DELETE"]),
-            Route(f"{one}/stop", self.stop, methods=["POST"]),
-            Route(f"{one}/resume", self.resume, methods=["POST"]),
-            Route("/api/admin/stats", self.stats, methods=["GET"]),
-            Route("/api/admin/metrics", self.metrics, methods=["GET"]),
+            Endpoint(
+                "GET",
+                "/api/admin/sessions",
+                self.list_sessions,
+                asks=Picked,
+                answers={200: list[views.Session]},
+                refuses=["not_found"],
+            ),
+            Endpoint("GET", one, self.get, answers={200: views.Session}),
+            Endpoint("DELETE", one, self.stop, answers={204: None}, refuses=RUNNER),
+            Endpoint("POST", f"{one}/stop", self.stop, answers={204: None}, refuses=RUNNER),
+            Endpoint("POST", f"{one}/resume", self.resume, answers={200: views.Session}, refuses=RUNNER),
+            Endpoint("POST", f"{one}/delete", self.delete, answers={204: None}, refuses=RUNNER),
+            Endpoint("GET", f"{one}/logs", self.logs, answers={200: views.SessionLogs}, refuses=RUNNER),
+            Endpoint("GET", "/api/admin/stats", self.stats, answers={200: views.Stats}),
+            Endpoint(
+                "GET",
+                "/api/admin/metrics",
+                self.metrics,
+                answers={200: Media("text/event-stream", "A snapshot of the host every two seconds.")},
+            ),
         ]
 
     async def list_sessions(self, request: Request) -> Response:
-        """List everybody's sessions, newest first; `?user=` and `?status=` pick some."""
-        query = request.query_params
-        wanted = self._gateway.accounts.users.named(query["user"]).id if "user" in query else None
+        """List everybody's sessions, newest first; `?user=` and `?status=` pick some.
+
+        With `?usage=true` the runners are asked what each takes, and how its services are.
+        """
+        asked = query(request, Picked)
+        wanted = self._gateway.accounts.users.named(asked.user).id if asked.user is not None else None
         sessions = [
             session
             for session in self._all()
-            if wanted in (None, session.user_id) and query.get("status") in (None, session.status)
+            if wanted in (None, session.user_id) and asked.status in (None, session.status)
         ]
-        return json([self._view(session) for session in sessions])
+        running = [x.user_id for x in sessions if x.status == "running"] if asked.usage else []
+        statuses = await known.of_users(self._gateway, running)
+        return json([views.session(x, self._gateway, statuses.get(x.id)) for x in sessions])
 
     async def get(self, request: Request) -> Response:
-        """Return anybody's session."""
-        return json(self._view(self._session(request)))
+        """Return anybody's session, and what its runner says of it."""
+        session = self._session(request)
+        statuses = await known.of_user(self._gateway, session.user_id) if session.live else {}
+        session = self._gateway.sessions.records.get(session.id)
+        return json(views.session(session, self._gateway, statuses.get(session.id)))
+
+    async def delete(self, request: Request) -> Response:
+        """Forget anybody's session; a live one is stopped first.
+
+        DELETE of the session itself only stops it, which is what the web UI's button means.
+        """
+        session = self._session(request)
+        note(request, detail=f"of {session.user_id}")
+        session = await self._gateway.sessions.stop(session, reason="deleted by an administrator")
+        await self._gateway.sessions.delete(session)
+        return Response(status_code=204)
+
+    async def logs(self, request: Request) -> Response:
+        """Return what the services of a running session wrote to stdout and stderr of late, in lines.
+
+        That is ttyd's or the file server's own reports; what people type or see is not in it.
+        """
+        session = self._session(request)
+        logs = await self._gateway.sessions.runners.logs(session) if session.status == "running" else {}
+        return json(
+            views.SessionLogs(
+                session_id=session.id,
+                status=session.status,
+                error_message=session.error_message,
+                services={name: text.splitlines() for name, text in logs.items()},
+            )
+        )
 
     async def stop(self, request: Request) -> Response:
         """Stop anybody's session."""
@@ -76,12 +133,12 @@ class AdminHost:
         """Count users and sessions."""
         by_status = Counter(session.status for session in self._all())
         return json(
-            {
-                "version": __version__,
-                "users": counted(self._gateway.accounts.users.all()),
-                "sessions": {status: by_status[status] for status in STATUSES},
-                "audit": self._gateway.audit.trouble or "ok",
-            }
+            views.Stats(
+                version=__version__,
+                users=counted(self._gateway.accounts.users.all()),
+                sessions={status: by_status[status] for status in STATUSES},
+                audit=self._gateway.audit.trouble or "ok",
+            )
         )
 
     async def metrics(self, request: Request) -> Response:
@@ -122,5 +179,5 @@ class AdminHost:
                 return session
         raise Refusal("not_found", f"there is no session {key}")
 
-    def _view(self, session: Session) -> dict[str, object]:
+    def _view(self, session: Session) -> views.Session:
         return views.session(session, self._gateway, None)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from oqtod.api import views
+from oqtod.api.contract import Endpoint
 from oqtod.api.requests import body, json, note, principal_of
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
@@ -40,17 +40,31 @@ class AdminInvites:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Endpoint]:
         """Return the routes."""
         base, one = "/api/admin/invite-codes", "/api/admin/invite-codes/{invite_id}"
         return [
-            Route(base, self.list_invites, methods=["GET"]),
-            Route(base, self.create, methods=["POST"]),
-            Route(f"{base}/batch", self.create_batch, methods=["POST"]),
-            Route(f"{base}/stats", self.stats, methods=["GET"]),
-            Route(one, self.get, methods=["GET"]),
-            Route(one, self.delete, methods=["DELETE"]),
-            Route(f"{one}/revoke", self.revoke, methods=["POST"]),
+            Endpoint("GET", base, self.list_invites, answers={200: list[views.Invite]}),
+            Endpoint(
+                "POST",
+                base,
+                self.create,
+                takes=NewInvite,
+                answers={201: views.Invite},
+                refuses=["conflict"],
+            ),
+            Endpoint(
+                "POST",
+                f"{base}/batch",
+                self.create_batch,
+                takes=NewInvites,
+                answers={201: list[views.Invite]},
+                refuses=["conflict"],
+            ),
+            Endpoint("GET", f"{base}/stats", self.stats, answers={200: views.InviteCounts}),
+            Endpoint("GET", one, self.get, answers={200: views.Invite}),
+            Endpoint("DELETE", one, self.delete, answers={204: None}),
+            Endpoint("POST", f"{one}/revoke", self.revoke, answers={200: views.Invite}),
         ]
 
     async def list_invites(self, request: Request) -> Response:
@@ -60,7 +74,8 @@ class AdminInvites:
     async def stats(self, request: Request) -> Response:
         """Count codes."""
         invites = self._gateway.accounts.invites.all()
-        return json({"total": len(invites), "valid": sum(invite.is_valid for invite in invites)})
+        valid = sum(invite.is_valid for invite in invites)
+        return json(views.InviteCounts(total=len(invites), valid=valid))
 
     async def create(self, request: Request) -> Response:
         """Make a code."""

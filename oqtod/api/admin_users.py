@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from oqtod.accounts import passwords
 from oqtod.accounts.users import Changes, NewUser, Role, User, check
 from oqtod.api import views
 from oqtod.api.account import NewKey
-from oqtod.api.requests import body, json, note, principal_of
+from oqtod.api.contract import RUNNER, Endpoint
+from oqtod.api.requests import body, json, note, principal_of, query
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
 
@@ -45,31 +46,70 @@ class NewPassword(msgspec.Struct):
     password: str
 
 
+class Deletion(msgspec.Struct):
+    """The query of DELETE /api/admin/users/{id}."""
+
+    remove_home: bool = False
+
+
 class AdminUsers:
     """The endpoints. The gate has seen to it that an administrator asks."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Endpoint]:
         """Return the routes. A user is named by id or user name."""
         base, one = "/api/admin/users", "/api/admin/users/{name}"
+        user = {200: views.AdminUser}
         return [
-            Route(base, self.list_users, methods=["GET"]),
-            Route(base, self.create, methods=["POST"]),
-            Route(f"{base}/stats", self.stats, methods=["GET"]),
-            Route(one, self.get, methods=["GET"]),
-            Route(one, self.update, methods=["PUT"]),
-            Route(one, self.delete, methods=["DELETE"]),
-            Route(f"{one}/activate", self.enable, methods=["POST"]),
-            Route(f"{one}/enable", self.enable, methods=["POST"]),
-            Route(f"{one}/deactivate", self.disable, methods=["POST"]),
-            Route(f"{one}/disable", self.disable, methods=["POST"]),
-            Route(f"{one}/password", self.set_password, methods=["POST"]),
-            Route(f"{one}/provision", self.provision, methods=["POST"]),
-            Route(f"{one}/keys", self.keys, methods=["GET"]),
-            Route(f"{one}/keys", self.make_key, methods=["POST"]),
-            Route(f"{one}/keys/{{key_id}}", self.revoke_key, methods=["DELETE"]),
+            Endpoint("GET", base, self.list_users, answers={200: list[views.AdminUser]}),
+            Endpoint(
+                "POST",
+                base,
+                self.create,
+                takes=Newcomer,
+                answers={201: views.AdminUser},
+                refuses=["conflict", *RUNNER],
+            ),
+            Endpoint("GET", f"{base}/stats", self.stats, answers={200: views.UserCounts}),
+            Endpoint("GET", one, self.get, answers={200: views.AdminUser}),
+            Endpoint(
+                "PUT",
+                one,
+                self.update,
+                takes=Update,
+                answers={200: views.AdminUser},
+                refuses=["conflict", *RUNNER],
+            ),
+            Endpoint(
+                "DELETE",
+                one,
+                self.delete,
+                asks=Deletion,
+                answers={204: None},
+                refuses=["conflict", *RUNNER],
+            ),
+            *(
+                Endpoint("POST", f"{one}/{verb}", self.enable, answers=user, refuses=["conflict"])
+                for verb in ("activate", "enable")
+            ),
+            *(
+                Endpoint("POST", f"{one}/{verb}", self.disable, answers=user, refuses=["conflict", *RUNNER])
+                for verb in ("deactivate", "disable")
+            ),
+            Endpoint("POST", f"{one}/password", self.set_password, takes=NewPassword, answers={204: None}),
+            Endpoint("POST", f"{one}/provision", self.provision, answers=user, refuses=["conflict", *RUNNER]),
+            Endpoint("GET", f"{one}/keys", self.keys, answers={200: views.ApiKeys}),
+            Endpoint(
+                "POST",
+                f"{one}/keys",
+                self.make_key,
+                takes=NewKey,
+                answers={201: views.MadeApiKey},
+                refuses=["conflict"],
+            ),
+            Endpoint("DELETE", f"{one}/keys/{{key_id}}", self.revoke_key, answers={204: None}),
         ]
 
     async def list_users(self, request: Request) -> Response:
@@ -84,10 +124,10 @@ class AdminUsers:
         """Return one user, with what identifies the user elsewhere."""
         user = self._named(request)
         identities = [
-            {"issuer": issuer, "subject": subject}
+            views.Identity(issuer=issuer, subject=subject)
             for issuer, subject in self._gateway.accounts.identities.of_user(user.id)
         ]
-        return json(self._view(user) | {"identities": identities})
+        return json(replace(self._view(user), identities=identities))
 
     async def create(self, request: Request) -> Response:
         """Make a user; with `provision` the Linux account too, or neither."""
@@ -102,7 +142,7 @@ class AdminUsers:
         check(new)
         if asked.password is not None:
             password_hash = await self._hashed(asked.password, new.username, email, new.display_name)
-            new = msgspec.structs.replace(new, password_hash=password_hash)
+            new = replace(new, password_hash=password_hash)
         user = await self._gateway.accounts.users.add(new)
         note(request, detail=f"{user.id} as {user.role}")
         account = None
@@ -113,7 +153,7 @@ class AdminUsers:
                 await self._gateway.accounts.users.shut_out(user)
                 await self._gateway.departures.leave(user.id, remove_account=True)
                 raise
-        return json(self._view(user) | {"linux_user": account}, status=201)
+        return json(replace(self._view(user), linux_user=account), status=201)
 
     async def update(self, request: Request) -> Response:
         """Change a user. Another role or password voids the user's tokens."""
@@ -181,7 +221,7 @@ class AdminUsers:
                 f"{user.username} stands in auth.dev_users of the configuration",
                 "take the user out there, and restart oqtod",
             )
-        remove_home = request.query_params.get("remove_home", "false") in ("true", "1", "yes")
+        remove_home = query(request, Deletion).remove_home
         note(request, detail=f"{user.id}{', with the home' if remove_home else ''}")
         await self._end(user, remove_account=True, remove_home=remove_home)
         return Response(status_code=204)
@@ -193,13 +233,12 @@ class AdminUsers:
             raise Refusal("conflict", f"{user.username} is disabled")
         address = await self._gateway.sessions.runners.address(user.id)
         note(request, detail=f"{user.id}: {address.account}")
-        return json(self._view(user) | {"linux_user": address.account, "uid": address.uid})
+        return json(replace(self._view(user), linux_user=address.account, uid=address.uid))
 
     async def keys(self, request: Request) -> Response:
         """List a user's API keys."""
-        return json(
-            {"keys": [views.api_key(x) for x in self._gateway.accounts.keys.of_user(self._named(request).id)]}
-        )
+        keys = self._gateway.accounts.keys.of_user(self._named(request).id)
+        return json(views.ApiKeys(keys=[views.api_key(key) for key in keys]))
 
     async def make_key(self, request: Request) -> Response:
         """Make an API key for a user."""
@@ -213,7 +252,7 @@ class AdminUsers:
             admin=user.role == "admin",
         )
         note(request, detail=f"key {key.id} for {user.id}")
-        return json({"api_key": text, **views.api_key(key)}, status=201)
+        return json(views.made_api_key(key, text), status=201)
 
     async def revoke_key(self, request: Request) -> Response:
         """Make a user's API key void."""
@@ -249,24 +288,23 @@ class AdminUsers:
                 "another administrator can, and so can oqtoctl",
             )
 
-    def _view(self, user: User) -> dict[str, object]:
+    def _view(self, user: User) -> views.AdminUser:
         live = [x for x in self._gateway.sessions.records.of_user(user.id) if x.live]
         linux_user = next((x.linux_user for x in live if x.linux_user is not None), None)
-        return views.user(user) | {
-            "origin": user.origin,
-            "has_password": user.password_hash is not None,
-            "is_leaving": self._gateway.accounts.users.is_leaving(user.id),
-            "live_sessions": len(live),
-            "linux_user": linux_user,
-        }
+        return views.admin_user(
+            user,
+            is_leaving=self._gateway.accounts.users.is_leaving(user.id),
+            live_sessions=len(live),
+            linux_user=linux_user,
+        )
 
 
-def counted(users: list[User]) -> dict[str, int]:
+def counted(users: list[User]) -> views.UserCounts:
     """Count users by what they may do."""
-    return {
-        "total": len(users),
-        "active": sum(user.is_active for user in users),
-        "admins": sum(user.role == "admin" for user in users),
-        "users": sum(user.role == "user" for user in users),
-        "services": sum(user.role == "service" for user in users),
-    }
+    return views.UserCounts(
+        total=len(users),
+        active=sum(user.is_active for user in users),
+        admins=sum(user.role == "admin" for user in users),
+        users=sum(user.role == "user" for user in users),
+        services=sum(user.role == "service" for user in users),
+    )

@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import msgspec
-import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from oqtod.accounts.principal import Principal
 from oqtod.accounts.users import User
-from oqtod.api import events, requests, views
+from oqtod.api import events, handover, known, requests, views
 from oqtod.api.account import Account
 from oqtod.api.admin_host import AdminHost
 from oqtod.api.admin_invites import AdminInvites
+from oqtod.api.admin_ports import AdminPorts
+from oqtod.api.admin_runners import AdminRunners
 from oqtod.api.admin_users import AdminUsers
 from oqtod.api.auth import Auth
 from oqtod.api.browser import Browser
+from oqtod.api.contract import RUNNER, Endpoint, Media
 from oqtod.api.gate import Gate
 from oqtod.api.health import Health
+from oqtod.api.openapi import OpenApi
+from oqtod.api.proxied import PROXIED
 from oqtod.api.requests import body, json, principal_of
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
 from oqtod.sessions.model import Session
 from oqtod.store.database import StorageError
-from runner.protocol.messages import SessionStatus
 from runner.terminal.assets import asset
 
-log = logging.getLogger(__name__)
-
 _MAX_ENVIRONMENT = 100
-_ASK_TIMEOUT = 5.0
-"""Seconds that showing a session waits for its runner."""
 
 
 class NewSession(msgspec.Struct):
@@ -54,31 +53,28 @@ class Api:
         self._gateway = gateway
         self._frontend = frontend
 
-    def application(self) -> Gate:
-        """Return the ASGI application."""
+    def routes(self) -> list[Endpoint]:
+        """Return the routes of the API, its description's too."""
         routes = [
             *Health(self._gateway).routes(),
-            Route("/api/features", self.features, methods=["GET"]),
+            Endpoint("GET", "/api/features", self.features, answers={200: views.Features}),
             *Auth(self._gateway).routes(),
             *Account(self._gateway).routes(),
             *AdminUsers(self._gateway).routes(),
             *AdminInvites(self._gateway).routes(),
             *AdminHost(self._gateway).routes(),
+            *AdminRunners(self._gateway).routes(),
+            *AdminPorts(self._gateway).routes(),
             *Browser(self._gateway).routes(),
-            Route("/api/sessions", self.list_sessions, methods=["GET"]),
-            Route("/api/sessions", self.create, methods=["POST"]),
-            Route("/api/sessions/get-or-create", self.get_or_create, methods=["POST"]),
-            Route("/api/sessions/get-or-create-for-workspace", self.get_or_create, methods=["POST"]),
-            Route("/api/sessions/{key}", self.get, methods=["GET"]),
-            Route("/api/sessions/{key}", self.delete, methods=["DELETE"]),
-            Route("/api/sessions/{key}/stop", self.stop, methods=["POST"]),
-            Route("/api/sessions/{key}/resume", self.resume, methods=["POST"]),
-            Route("/api/sessions/{key}/activity", self.activity, methods=["POST"]),
-            Route("/api/sessions/{key}/events", self.events, methods=["GET"]),
-            Route("/api/sessions/{key}/terminal/", self.terminal_page, methods=["GET"]),
-            Route("/api/sessions/{key}/terminal/static/{name}", self.terminal_asset, methods=["GET"]),
+            *self._sessions(),
         ]
-        page = Route("/{path:path}", self.page, methods=["GET"])
+        description = OpenApi(routes, [*PROXIED, handover.OPERATION])
+        return routes + description.routes()
+
+    def application(self) -> Gate:
+        """Return the ASGI application."""
+        routes = [*self.routes(), *handover.Handover(self._gateway).routes()]
+        page = _Page("/{path:path}", self.page, methods=["GET"])
         handlers: dict[object, object] = {
             Refusal: requests.refused,
             StorageError: requests.storage_failed,
@@ -88,26 +84,62 @@ class Api:
         application = Starlette(routes=[*routes, page], exception_handlers=handlers)  # type: ignore[arg-type]  # its handlers' type is narrower than what it calls
         return Gate(self._gateway, application, routes)
 
+    def _sessions(self) -> list[Endpoint]:
+        base, one = "/api/sessions", "/api/sessions/{key}"
+        shown = {200: views.Session}
+        events = Media("text/event-stream", "Events `session`, `idle` and `end`.")
+        page, asset = Media("text/html", "The terminal's page."), Media("*/*", "What the page is made of.")
+        return [
+            Endpoint("GET", base, self.list_sessions, answers={200: list[views.Session]}),
+            Endpoint(
+                "POST",
+                base,
+                self.create,
+                takes=NewSession,
+                answers={201: views.Session},
+                refuses=RUNNER,
+            ),
+            *(
+                Endpoint(
+                    "POST",
+                    f"{base}/{name}",
+                    self.get_or_create,
+                    takes=NewSession,
+                    answers=shown,
+                    refuses=RUNNER,
+                )
+                for name in ("get-or-create", "get-or-create-for-workspace")
+            ),
+            Endpoint("GET", one, self.get, answers=shown),
+            Endpoint("DELETE", one, self.delete, answers={204: None}, refuses=RUNNER),
+            Endpoint("POST", f"{one}/stop", self.stop, answers={204: None}, refuses=RUNNER),
+            Endpoint("POST", f"{one}/resume", self.resume, answers=shown, refuses=RUNNER),
+            Endpoint("POST", f"{one}/activity", self.activity, answers={204: None}),
+            Endpoint("GET", f"{one}/events", self.events, answers={200: events}),
+            Endpoint("GET", f"{one}/terminal/", self.terminal_page, answers={200: page}, refuses=RUNNER),
+            Endpoint("GET", f"{one}/terminal/static/{{asset}}", self.terminal_asset, answers={200: asset}),
+        ]
+
     async def features(self, request: Request) -> Response:
         """Say what the web UI can count on."""
         sessions = self._gateway.config.sessions
         attach = "resume" if sessions.auto_attach == "on" else sessions.auto_attach
         return json(
-            {
-                "session_auto_attach": attach,
-                "session_auto_attach_scan": sessions.auto_attach_scan,
-                "agent_browser_enabled": self._gateway.config.agent_browser.enabled,
-                "websocket_events": True,
-                "mmry_enabled": False,
-            }
+            views.Features(
+                session_auto_attach=attach,
+                session_auto_attach_scan=sessions.auto_attach_scan,
+                agent_browser_enabled=self._gateway.config.agent_browser.enabled,
+                websocket_events=True,
+                mmry_enabled=False,
+            )
         )
 
     async def list_sessions(self, request: Request) -> Response:
         """List the user's own sessions."""
         user = self._principal(request).user
-        known = await self._known(user.id)
+        statuses = await known.of_user(self._gateway, user.id)
         sessions = self._gateway.sessions.records.of_user(user.id)
-        return json([views.session(session, self._gateway, known.get(session.id)) for session in sessions])
+        return json([views.session(session, self._gateway, statuses.get(session.id)) for session in sessions])
 
     async def create(self, request: Request) -> Response:
         """Make and start a session."""
@@ -171,12 +203,12 @@ class Api:
     async def terminal_asset(self, request: Request) -> Response:
         """Serve what the terminal's page is made of."""
         self._principal(request)
-        return _asset(request.path_params["name"])
+        return _asset(request.path_params["asset"])
 
     async def page(self, request: Request) -> Response:
         """Serve the web page: a file of the frontend's folder, else its index.html."""
         path = request.path_params["path"]
-        if path == "api" or path.startswith("api/") or self._frontend is None:
+        if self._frontend is None:
             raise Refusal("not_found", f"there is nothing at {request.url.path}")
         root = self._frontend.resolve()
         file = (root / path).resolve()
@@ -193,22 +225,24 @@ class Api:
         user: User = self._principal(request).user
         return self._gateway.sessions.records.find(user.id, request.path_params["key"])
 
-    async def _view(self, session: Session) -> dict[str, object]:
+    async def _view(self, session: Session) -> views.Session:
         if session.status != "running":
             return views.session(session, self._gateway, None)
-        known = await self._known(session.user_id)
+        statuses = await known.of_user(self._gateway, session.user_id)
         return views.session(
-            self._gateway.sessions.records.get(session.id), self._gateway, known.get(session.id)
+            self._gateway.sessions.records.get(session.id), self._gateway, statuses.get(session.id)
         )
 
-    async def _known(self, user_id: str) -> dict[str, SessionStatus]:
-        """What the user's runner says; nothing while it can't be asked: what is on record is shown still."""
-        try:
-            with trio.move_on_after(_ASK_TIMEOUT):
-                return await self._gateway.sessions.look_after(user_id)
-        except Refusal as refusal:
-            log.warning("the runner of %s can't be asked: %s", user_id, refusal)
-        return {}
+
+class _Page(Route):
+    """Everything but the API."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Say whether a request is for the page."""
+        path: str = scope["path"]
+        if path == "/api" or path.startswith("/api/"):
+            return Match.NONE, {}
+        return super().matches(scope)
 
 
 def _environment(asked: dict[str, str]) -> dict[str, str]:

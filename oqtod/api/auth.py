@@ -8,7 +8,6 @@ import time
 import msgspec
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
 
 from oqtod.accounts import passwords, tickets
 from oqtod.accounts.authenticator import COOKIE
@@ -18,7 +17,8 @@ from oqtod.accounts.oidc_login import OidcLogin
 from oqtod.accounts.tokens import LIFETIME
 from oqtod.accounts.users import Changes, NewUser, User, check
 from oqtod.api import views
-from oqtod.api.requests import address_of, body, json, note, principal_of
+from oqtod.api.contract import Endpoint, Media
+from oqtod.api.requests import address_of, body, json, note, principal_of, query
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
 
@@ -47,31 +47,85 @@ class PasswordChange(msgspec.Struct):
     new_password: str
 
 
+class OidcStart(msgspec.Struct):
+    """The query of GET /api/auth/oidc/login."""
+
+    return_to: str | None = None
+
+
+class OidcReturn(msgspec.Struct):
+    """The query of GET /api/auth/oidc/callback: RFC 6749, section 4.1.2."""
+
+    state: str | None = None
+    code: str | None = None
+    error: str | None = None
+
+
+_SORRY = Media("text/html", "The error, for somebody who looks at it: where `Accept` names text/html.")
+
+
 class Auth:
     """The endpoints."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Endpoint]:
         """Return the routes."""
         return [
-            Route("/api/auth/methods", self.methods, methods=["GET"]),
-            Route("/api/auth/login", self.log_in, methods=["POST"]),
-            Route("/api/auth/register", self.register, methods=["POST"]),
-            Route("/api/auth/logout", self.log_out, methods=["POST"]),
-            Route("/api/auth/change-password", self.change_password, methods=["POST"]),
-            Route("/api/auth/ticket", self.ticket, methods=["POST"]),
-            Route("/api/auth/oidc/login", self.oidc_begin, methods=["GET"]),
-            Route("/api/auth/oidc/callback", self.oidc_finish, methods=["GET"]),
+            Endpoint("GET", "/api/auth/methods", self.methods, answers={200: views.LoginMethods}),
+            Endpoint(
+                "POST",
+                "/api/auth/login",
+                self.log_in,
+                takes=Credentials,
+                answers={200: views.Login},
+                refuses=["unauthorized", "too_many_requests"],
+            ),
+            Endpoint(
+                "POST",
+                "/api/auth/register",
+                self.register,
+                takes=Registration,
+                answers={201: views.Login},
+                refuses=["conflict", "too_many_requests"],
+            ),
+            Endpoint("POST", "/api/auth/logout", self.log_out, answers={204: None}),
+            Endpoint(
+                "POST",
+                "/api/auth/change-password",
+                self.change_password,
+                takes=PasswordChange,
+                answers={204: None},
+                refuses=["conflict", "too_many_requests"],
+            ),
+            Endpoint("POST", "/api/auth/ticket", self.ticket, answers={200: views.Ticket}),
+            Endpoint(
+                "GET",
+                "/api/auth/oidc/login",
+                self.oidc_begin,
+                asks=OidcStart,
+                answers={302: None},
+                refuses=["not_found", "bad_gateway", "too_many_requests"],
+            ),
+            Endpoint(
+                "GET",
+                "/api/auth/oidc/callback",
+                self.oidc_finish,
+                asks=OidcReturn,
+                answers={302: None},
+                refuses=["not_found", "unauthorized", "conflict", "bad_gateway", "too_many_requests"],
+                failures=dict.fromkeys((400, 401, 403, 404, 409, 429, 502, 503), _SORRY),
+            ),
         ]
 
     async def methods(self, request: Request) -> Response:
         """Say how one can log in here."""
         oidc = None
         if self._gateway.accounts.oidc is not None:
-            oidc = {"issuer": self._gateway.config.auth.oidc_issuer, "login_url": "/api/auth/oidc/login"}
-        return json({"password": True, "register": True, "oidc": oidc})
+            issuer = self._gateway.config.auth.oidc_issuer or ""
+            oidc = views.OidcMethod(issuer=issuer, login_url="/api/auth/oidc/login")
+        return json(views.LoginMethods(password=True, register=True, oidc=oidc))
 
     async def log_in(self, request: Request) -> Response:
         """Exchange username and password for a token and a cookie."""
@@ -143,12 +197,12 @@ class Auth:
     async def ticket(self, request: Request) -> Response:
         """Give out a ticket for one WebSocket."""
         ticket = self._gateway.accounts.tickets.give(principal_of(request))
-        return json({"ticket": ticket, "expires_in": tickets.LIFETIME})
+        return json(views.Ticket(ticket=ticket, expires_in=tickets.LIFETIME))
 
     async def oidc_begin(self, request: Request) -> Response:
         """Send the browser to the login provider."""
         url, cookie = await self._flow().begin(
-            redirect_uri=self._redirect_uri(request), return_to=request.query_params.get("return_to")
+            redirect_uri=self._redirect_uri(request), return_to=query(request, OidcStart).return_to
         )
         response = RedirectResponse(url, 302, {"cache-control": "no-store"})
         response.set_cookie(
@@ -163,13 +217,13 @@ class Auth:
 
     async def oidc_finish(self, request: Request) -> Response:
         """Log in whom the login provider sends back, and go on to the page that was asked for."""
-        query = request.query_params
+        asked = query(request, OidcReturn)
         try:
             user, path = await self._flow().finish(
                 cookie=request.cookies.get(self._flow_cookie),
-                state=query.get("state"),
-                code=query.get("code"),
-                error=query.get("error"),
+                state=asked.state,
+                code=asked.code,
+                error=asked.error,
             )
         except Refusal as refusal:
             if "text/html" not in request.headers.get("accept", ""):
@@ -196,7 +250,7 @@ class Auth:
 
     def _welcome(self, user: User, *, status: int) -> Response:
         token = self._gateway.accounts.tokens.issue(user)
-        response = json({"token": token, "user": views.user_in_brief(user)}, status=status)
+        response = json(views.Login(token=token, user=views.user_in_brief(user)), status=status)
         self._set_cookie(response, token)
         return response
 

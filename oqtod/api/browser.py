@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from oqtod.api import views
+from oqtod.api.contract import RUNNER, Endpoint
 from oqtod.api.requests import body, json, principal_of
 from oqtod.errors import Refusal
 from oqtod.sessions.browsers import CommandFailed
@@ -50,14 +51,28 @@ class Browser:
     """The endpoints."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self._sessions = gateway.sessions
-        self._browsers = gateway.browsers
+        self._gateway = gateway
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Endpoint]:
         """Return the routes."""
+        refuses = [*RUNNER, "not_found"]
         return [
-            Route("/api/browser/start", self.start, methods=["POST"]),
-            Route("/api/browser/action", self.action, methods=["POST"]),
+            Endpoint(
+                "POST",
+                "/api/browser/start",
+                self.start,
+                takes=Start,
+                answers={200: views.BrowserStarted},
+                refuses=refuses,
+            ),
+            Endpoint(
+                "POST",
+                "/api/browser/action",
+                self.action,
+                takes=Action,
+                answers={204: None},
+                refuses=refuses,
+            ),
         ]
 
     async def start(self, request: Request) -> Response:
@@ -70,40 +85,40 @@ class Browser:
         session = await self._session(principal_of(request).user.id, asked)
         if asked.viewport_width is not None and asked.viewport_height is not None:
             size = str(asked.viewport_width), str(asked.viewport_height)
-            await self._browsers.command(session, "set", "viewport", *size)
-        answer = {"session_id": session.id}
+            await self._gateway.browsers.command(session, "set", "viewport", *size)
+        error: str | msgspec.UnsetType = msgspec.UNSET
         try:
-            await self._browsers.command(session, "open", url)
+            await self._gateway.browsers.command(session, "open", url)
         except CommandFailed as failed:
             if failed.reason not in _THE_PAGES_OWN:
                 raise
-            answer["error"] = failed.message
-        return json(answer)
+            error = failed.message
+        return json(views.BrowserStarted(session_id=session.id, error=error))
 
     async def action(self, request: Request) -> Response:
         """Move in the history, reload, go to a page, or end the browser."""
         asked = await body(request, Action)
-        session = self._sessions.records.find(principal_of(request).user.id, asked.session_id)
+        session = self._gateway.sessions.records.find(principal_of(request).user.id, asked.session_id)
         if asked.action == "close":
-            await self._browsers.close(session)
+            await self._gateway.browsers.close(session)
         elif asked.action == "navigate":
             if asked.url is None:
                 raise Refusal("unprocessable", "the body doesn't fit: navigate needs a url")
-            await self._browsers.command(session, "open", _checked(asked.url))
+            await self._gateway.browsers.command(session, "open", _checked(asked.url))
         else:
-            await self._browsers.command(session, asked.action)
+            await self._gateway.browsers.command(session, asked.action)
         return Response(status_code=204)
 
     async def _session(self, user_id: str, asked: Start) -> Session:
         if asked.session_id is not None:
             try:
-                found = self._sessions.records.find(user_id, asked.session_id)
+                found = self._gateway.sessions.records.find(user_id, asked.session_id)
             except Refusal:
                 if asked.workspace_path is None:
                     raise
             else:
-                return await self._sessions.resume(found)
-        return await self._sessions.get_or_create(user_id, workspace_path=asked.workspace_path)
+                return await self._gateway.sessions.resume(found)
+        return await self._gateway.sessions.get_or_create(user_id, workspace_path=asked.workspace_path)
 
 
 def _checked(url: str) -> str:

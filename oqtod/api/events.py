@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 import trio
+from msgspec.structs import asdict
 
+from oqtod.api import views
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
 from oqtod.sessions.model import Session
@@ -25,7 +27,7 @@ _TOLD_BY_ITSELF = ("usage", "idle_at", "last_activity_at")
 
 
 async def stream(
-    gateway: Gateway, session: Session, view: Callable[[Session], Awaitable[dict[str, object]]]
+    gateway: Gateway, session: Session, view: Callable[[Session], Awaitable[views.Session]]
 ) -> AsyncIterator[bytes]:
     """Return the events of a session until it is deleted, or the client goes away."""
     told: object = None
@@ -34,7 +36,7 @@ async def stream(
     with gateway.sessions.events.listen(session.id) as bell:
         while True:
             try:
-                shown = await view(gateway.sessions.records.get(session.id))
+                shown = asdict(await view(gateway.sessions.records.get(session.id)))
             except Refusal:
                 yield _event("end", {"id": session.id})
                 return

@@ -10,13 +10,14 @@ from typing import Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match
+from starlette.routing import BaseRoute
 
 from oqtod.accounts import access
 from oqtod.accounts.authenticator import Asked
 from oqtod.accounts.principal import Principal
 from oqtod.accounts.trail import Trail, actor_of
-from oqtod.api import requests
+from oqtod.api import handover, requests
+from oqtod.api.requests import methods_at
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
 from oqtod.telemetry.audit import Line, Outcome
@@ -49,6 +50,8 @@ _AUDITED = [
         ("POST", f"/api(/admin)?/sessions/{_KEY}/stop", "session.stop"),
         ("DELETE", f"/api/sessions/{_KEY}", "session.delete"),
         ("DELETE", f"/api/admin/sessions/{_KEY}", "session.stop"),
+        ("POST", f"/api/admin/sessions/{_KEY}/delete", "session.delete"),
+        ("POST", "/api/admin/runners/[^/]+/restart", "runner.restart"),
         ("POST", "/api/admin/users", "user.create"),
         ("POST", "/api/admin/users/[^/]+/(activate|enable)", "user.enable"),
         ("POST", "/api/admin/users/[^/]+/(deactivate|disable)", "user.disable"),
@@ -67,12 +70,14 @@ class Gate:
 
     def __init__(self, gateway: Gateway, application: Application, routes: Sequence[BaseRoute]) -> None:
         self._gateway = gateway
-        self._routes = routes
+        self.routes = routes
+        """What there is under /api."""
         self._application = application
         self._trail = Trail(gateway.audit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        scope = handover.described(scope)
         state = scope["state"]
         asked = Asked.of(scope["method"], scope["query_string"], scope["headers"])
         cors = self._cors(asked)
@@ -112,6 +117,10 @@ class Gate:
         if asked.method == "OPTIONS":
             await self._preflight(asked)(scope, receive, send)
             return
+        allowed = methods_at(self.routes, scope)
+        if allowed and asked.method not in allowed:
+            await self._application(scope, receive, send)  # which says so
+            return
         need = access.needed(asked.method, path)
         if need.level == "public":
             if asked.method not in ("GET", "HEAD") and not trusted:
@@ -121,7 +130,7 @@ class Gate:
         try:
             principal = state["principal"] if trusted else await authenticator.authenticate(asked)
         except Refusal as refusal:
-            if refusal.code == "unauthorized" and need.level != "admin" and not self._is_route(scope):
+            if refusal.code == "unauthorized" and need.level != "admin" and not allowed:
                 raise Refusal("not_found", f"there is nothing at {path}") from refusal
             raise
         state["principal"] = principal
@@ -130,10 +139,6 @@ class Gate:
             if asked.method == "GET" and not trusted:
                 held.enter_context(self._gateway.accounts.connections.held(principal))
             await self._application(scope, receive, send)
-
-    def _is_route(self, scope: Scope) -> bool:
-        """Say whether there is anything there to be logged in for."""
-        return any(route.matches(scope)[0] is not Match.NONE for route in self._routes)
 
     def _cors(self, asked: Asked) -> dict[str, str]:
         """Return what lets a page of `auth.allowed_origins` read the answer."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import Literal
 
+import msgspec
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from oqtod import __version__
-from oqtod.api.requests import json
+from oqtod.api import views
+from oqtod.api.contract import Endpoint
+from oqtod.api.requests import json, query
 from oqtod.sessions.context import Gateway
 from oqtod.store.database import StorageError
 from oqtod.supervisor import messages
@@ -21,21 +24,26 @@ _FREE_BYTES = 64 * 1024 * 1024
 """Less space than this for the database is trouble to come."""
 
 
+class Depth(msgspec.Struct):
+    """The query of GET /api/health. `deep` looks at what the gateway needs."""
+
+    deep: bool = False
+
+
 class Health:
     """The endpoint."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Endpoint]:
         """Return the route."""
-        return [Route("/api/health", self.health, methods=["GET"])]
+        return [Endpoint("GET", "/api/health", self.health, asks=Depth, answers={200: views.Health})]
 
     async def health(self, request: Request) -> Response:
         """Say that we are there; `status` is `degraded` when something that was looked at is not well."""
-        answer: dict[str, object] = {"status": "ok", "version": __version__}
-        if request.query_params.get("deep", "0") not in ("1", "true", "yes"):
-            return json(answer)
+        if not query(request, Depth).deep:
+            return json(views.Health(status="ok", version=__version__))
         checks = {
             "database": self._database(),
             "disk": self._disk(),
@@ -43,13 +51,12 @@ class Health:
         }
         if not self._gateway.config.local.single_user:
             checks["supervisor"] = await self._supervisor()
-        answer["checks"] = {
-            name: {"status": "ok"} if trouble is None else {"status": "failed", "error": trouble}
+        looked_at = {
+            name: views.Check(status="ok") if trouble is None else views.Check(status="failed", error=trouble)
             for name, trouble in checks.items()
         }
-        if any(checks.values()):
-            answer["status"] = "degraded"
-        return json(answer)
+        status: Literal["ok", "degraded"] = "degraded" if any(checks.values()) else "ok"
+        return json(views.Health(status=status, version=__version__, checks=looked_at))
 
     def _database(self) -> str | None:
         try:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import MutableMapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Route
 
 from oqtod.accounts.principal import Principal
 from oqtod.errors import Refusal
 from oqtod.store.database import StorageError
 
-B = TypeVar("B")
+B = TypeVar("B", bound=msgspec.Struct)
 
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "payload_too_large"}
 
@@ -51,6 +53,21 @@ async def body(request: Request, kind: type[B]) -> B:
         raise Refusal("bad_request", f"the body is not JSON: {error}") from error
 
 
+def query(request: Request, kind: type[B]) -> B:
+    """Decode the query into a Struct. Raises Refusal: unprocessable for what doesn't fit.
+
+    Names that the Struct doesn't have are left alone.
+    """
+    given = request.query_params
+    for name in kind.__struct_fields__:
+        if len(given.getlist(name)) > 1:
+            raise Refusal("unprocessable", f"the query doesn't fit: {name} is in it more than once")
+    try:
+        return msgspec.convert(dict(given), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise Refusal("unprocessable", f"the query doesn't fit: {error}") from error
+
+
 def json(content: object, *, status: int = 200) -> Response:
     """Answer with JSON that nobody keeps."""
     encoded = msgspec.json.encode(content)
@@ -76,12 +93,22 @@ async def storage_failed(request: Request, failure: StorageError) -> Response:
     return await refused(request, Refusal("unavailable", str(failure)))
 
 
+def methods_at(routes: Sequence[BaseRoute], scope: MutableMapping[str, Any]) -> set[str]:
+    """Return the methods that a path has; none where there is nothing."""
+    return {
+        method
+        for route in routes
+        if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
+
+
 async def http_failed(request: Request, failure: HTTPException) -> Response:
     """Answer what the router refuses."""
     code = _CODES.get(failure.status_code, "bad_request")
     answer = await refused(request, Refusal(code, f"{request.method} {request.url.path}: {failure.detail}"))
-    for name, value in (failure.headers or {}).items():
-        answer.headers[name] = value
+    if code == "method_not_allowed":
+        answer.headers["allow"] = ", ".join(sorted(methods_at(request.scope["app"].routes, request.scope)))
     return answer
 
 

@@ -1,5 +1,1 @@
 """The command `oqtod` and its subcommands."""
-
-from oqtod.commands.main import main
-
-__all__ = ["main"]

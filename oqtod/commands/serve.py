@@ -24,8 +24,8 @@ from oqtod.gateway.forwarded import TrustedProxies
 from oqtod.gateway.front import Front
 from oqtod.gateway.listening import PortTaken, listen
 from oqtod.gateway.proxy import Proxy
-from oqtod.placements import personal
 from oqtod.placements.accounts import HostDirectory, PersonalDirectory, RunnerDirectory
+from oqtod.placements.personal import PersonalRunner
 from oqtod.placements.runners import Runners
 from oqtod.sessions.activity import Activity
 from oqtod.sessions.browsers import Browsers
@@ -50,19 +50,8 @@ _ADMIN_SOCKET_RETRY = 10.0
 _FRONTENDS = (Path("/usr/share/oqtod/frontend"), Path(__file__).resolve().parents[2] / "frontend")
 
 
-@click.command()
-@click.option("--config", "path", metavar="FILE", type=click.Path(path_type=Path), help="Configuration file.")
-@click.option("--host", metavar="ADDRESS", help="Listen on this address instead of server.host.")
-@click.option("--port", metavar="NUMBER", type=int, help="Listen on this port instead of server.port.")
-@click.option(
-    "--personal", "is_personal", is_flag=True, help="For yourself: no root, no systemd, no accounts."
-)
 def serve(path: Path | None, host: str | None, port: int | None, is_personal: bool) -> None:
-    """Run the gateway: web page, API, and the way to every session.
-
-    On a server, systemd runs this as oqtod-gateway.service. With --personal it runs sessions as yourself, and
-    prints a login that is good for this start.
-    """
+    """Run the gateway until it is told to end; exit with what went wrong."""
     overrides: dict[str, object] = {}
     if is_personal:
         overrides |= {"local.enabled": True, "local.single_user": True}
@@ -148,8 +137,9 @@ async def _directory(config: Config, nursery: trio.Nursery) -> RunnerDirectory:
     if not config.local.single_user:
         return HostDirectory(nursery)
     folder = Path(tempfile.mkdtemp(prefix="oqto-", dir=os.environ.get("XDG_RUNTIME_DIR")))
-    await nursery.start(personal.run, folder / "runner.sock")
-    return PersonalDirectory(str(folder / "runner.sock"), admin_socket(config))
+    runner = PersonalRunner(folder / "runner.sock")
+    await nursery.start(runner.run)
+    return PersonalDirectory(runner, admin_socket(config))
 
 
 async def _serve_administrators(front: Front, directory: RunnerDirectory, config: Config) -> None:

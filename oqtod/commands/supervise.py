@@ -10,7 +10,6 @@ import socket
 import sys
 from pathlib import Path
 
-import click
 import trio
 
 from oqtod.commands.exits import FAILED, REFUSED, configuration_or_exit, configuration_or_none
@@ -26,13 +25,8 @@ log = logging.getLogger("oqtod.supervisor")
 REGISTRY = Path("/var/lib/oqtod-supervisor/accounts.json")
 
 
-@click.command()
-@click.option("--config", "path", metavar="FILE", type=click.Path(path_type=Path), help="Configuration file.")
 def supervise(path: Path | None) -> None:
-    """Run the root side: Linux accounts and the units of their runners.
-
-    systemd runs this as oqtod.service. It answers the gateway on /run/oqto/supervisor.sock, by names only.
-    """
+    """Run the root side until it is told to end; exit with what went wrong."""
     loaded = configuration_or_exit(path)
     config = loaded.config
     logs.start("oqtod", config)

@@ -38,6 +38,15 @@ class RunnerDirectory(Protocol):
     async def listen_for_administrators(self, *, timeout: float) -> socket.socket:
         """Return the admin socket, listening. Raises the same."""
 
+    async def accounts(self, *, timeout: float) -> list[messages.Account]:
+        """Return all accounts that have a runner. Raises the same."""
+
+    async def runner_status(self, account: str, *, timeout: float) -> messages.RunnerStatus:
+        """Return how an account's runner is. Raises the same."""
+
+    async def restart_runner(self, account: str, *, timeout: float) -> messages.RunnerStatus:
+        """End an account's runner, and see to it that there is one again. Raises the same."""
+
     async def end(self, user_id: str, *, remove: bool, remove_home: bool, timeout: float) -> None:
         """End everything that a user's account runs; with `remove`, the account itself. Raises the same."""
 
@@ -86,10 +95,11 @@ class HostDirectory:
 class PersonalDirectory:
     """Personal mode: every user is the one who started us."""
 
-    def __init__(self, path: str, admin_socket: str) -> None:
+    def __init__(self, runner: personal.PersonalRunner, admin_socket: str) -> None:
+        self._runner = runner
         self._admin_socket = Path(admin_socket)
         entry = pwd.getpwuid(os.getuid())
-        self._address = RunnerAddress(entry.pw_name, entry.pw_uid, entry.pw_dir, path)
+        self._address = RunnerAddress(entry.pw_name, entry.pw_uid, entry.pw_dir, str(runner.path))
 
     async def locate(self, user_id: str, *, timeout: float) -> RunnerAddress:
         """Return the one address."""
@@ -98,6 +108,23 @@ class PersonalDirectory:
     async def listen_for_administrators(self, *, timeout: float) -> socket.socket:
         """Listen at the person's own place."""
         return personal.listen_for_administrators(self._admin_socket)
+
+    async def accounts(self, *, timeout: float) -> list[messages.Account]:
+        """Return the one account, which is everybody's."""
+        own = self._address
+        return [messages.Account("", own.account, own.uid, own.home, own.socket)]
+
+    async def runner_status(self, account: str, *, timeout: float) -> messages.RunnerStatus:
+        """Return how our child is, in systemd's words."""
+        runner = self._runner
+        state = "active" if runner.pid is not None else "activating"
+        return messages.RunnerStatus(state, state, runner.result, runner.pid, runner.started_at)
+
+    async def restart_runner(self, account: str, *, timeout: float) -> messages.RunnerStatus:
+        """End our child, and its sessions with it, and wait for the next. Raises trio.TooSlowError."""
+        with trio.fail_after(timeout):
+            await self._runner.restart()
+        return await self.runner_status(account, timeout=timeout)
 
     async def end(self, user_id: str, *, remove: bool, remove_home: bool, timeout: float) -> None:
         """Do nothing: the account is the person's own, and the runner has ended the sessions."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import trio
 
+from oqtod.clock import now
 from runner import programs
 
 log = logging.getLogger(__name__)
@@ -41,34 +42,74 @@ def listen_for_administrators(path: Path) -> socket.socket:
     return listener
 
 
-async def run(path: Path, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    """Keep a runner at `path` for as long as this is not cancelled; reports started once it listens.
+class PersonalRunner:
+    """The runner at `path`."""
 
-    It holds one end of a pipe: should we be killed, the pipe closes, and the runner ends its sessions.
-    """
-    command = [programs.sibling("oqto-runner") or "oqto-runner", "--personal", "--socket", str(path)]
-    backoff = _FIRST_BACKOFF
-    while True:
-        # Not trio.run_process: its end must be bounded, and go through the pipe.
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: ASYNC220
-        pidfd = os.pidfd_open(child.pid)
-        try:
-            while not path.exists() and child.poll() is None:  # noqa: ASYNC110  a file has no event
-                await trio.sleep(_POLL)
-            task_status.started()
-            task_status = trio.TASK_STATUS_IGNORED
-            await trio.lowlevel.wait_readable(pidfd)
-            log.error("the runner ended with status %s; it starts again", child.wait())
-        finally:
-            with trio.move_on_after(_END_TIMEOUT, shield=True) as patience:
-                if child.stdin is not None:
-                    child.stdin.close()
-                if child.poll() is None:
-                    child.terminate()
-                    await trio.lowlevel.wait_readable(pidfd)
-            if patience.cancelled_caught:
-                child.kill()
-            child.wait()
-            os.close(pidfd)
-        await trio.sleep(backoff)
-        backoff = min(backoff * 2, _LONGEST_BACKOFF)
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._child: subprocess.Popen[bytes] | None = None
+        self._up = trio.Event()
+        self._is_restart = False
+        self.result = "success"
+        """How its last run ended, for people."""
+        self.started_at: str | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id while it runs."""
+        return self._child.pid if self._child is not None and self._up.is_set() else None
+
+    async def restart(self) -> None:
+        """End it, and its sessions with it, and return when the next one listens."""
+        if self._child is not None and self._up.is_set():
+            self._is_restart, self._up = True, trio.Event()
+            self._child.terminate()
+        await self._up.wait()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep a runner for as long as this is not cancelled; reports started once it listens.
+
+        It holds one end of a pipe: should we be killed, the pipe closes, and the runner ends its sessions.
+        """
+        program = programs.sibling("oqto-runner") or "oqto-runner"
+        command = [program, "--personal", "--socket", str(self.path)]
+        backoff = _FIRST_BACKOFF
+        while True:
+            # Not trio.run_process: its end must be bounded, and go through the pipe.
+            child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: ASYNC220
+            pidfd = os.pidfd_open(child.pid)
+            self._child, self.started_at = child, now()
+            try:
+                while not self.path.exists() and child.poll() is None:  # noqa: ASYNC110  a file has no event
+                    await trio.sleep(_POLL)
+                self._up.set()
+                task_status.started()
+                task_status = trio.TASK_STATUS_IGNORED
+                await trio.lowlevel.wait_readable(pidfd)
+                self._note_end(child.wait())
+            finally:
+                with trio.move_on_after(_END_TIMEOUT, shield=True) as patience:
+                    if child.stdin is not None:
+                        child.stdin.close()
+                    if child.poll() is None:
+                        child.terminate()
+                        await trio.lowlevel.wait_readable(pidfd)
+                if patience.cancelled_caught:
+                    child.kill()
+                child.wait()
+                os.close(pidfd)
+            if self._is_restart:
+                self._is_restart = False
+                continue
+            await trio.sleep(backoff)
+            backoff = min(backoff * 2, _LONGEST_BACKOFF)
+
+    def _note_end(self, status: int) -> None:
+        self._child = None
+        if self._is_restart:
+            self.result = "success"
+            log.info("the runner was restarted")
+            return
+        self._up = trio.Event()
+        self.result = f"status {status}" if status >= 0 else f"signal {-status}"
+        log.error("the runner ended with status %s; it starts again", status)

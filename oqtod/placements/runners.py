@@ -18,6 +18,7 @@ from oqtod.placements.accounts import RunnerAddress, RunnerDirectory
 from oqtod.placements.link import Link, only_socket
 from oqtod.sessions import ports
 from oqtod.sessions.model import Session
+from oqtod.supervisor.messages import Account, RunnerStatus
 from runner.protocol import messages
 from runner.protocol.messages import ServiceName, SessionStatus
 from runner.protocol.rpc import Call, CallFailed, ConnectionLost
@@ -121,6 +122,28 @@ class Runners:
     async def open_port(self, session: Session, port: int) -> socket.socket:
         """Return a socket connected to a program of the account's that listens there. Raises Refusal."""
         return await self._opened(session, messages.OpenPort(session.id, port))
+
+    async def logs(self, session: Session) -> dict[str, str]:
+        """Return what the session's services reported of late, by name. Raises Refusal."""
+        return (await self._call(session.user_id, messages.SessionLog(session.id))).services
+
+    async def accounts(self) -> list[Account]:
+        """Return all accounts that have a runner. Raises Refusal."""
+        with self._explained("the supervisor"):
+            return await self._directory.accounts(timeout=self._timeout)
+
+    async def status_of(self, account: str) -> RunnerStatus:
+        """Return how an account's runner is. Raises Refusal."""
+        with self._explained("the supervisor"):
+            return await self._directory.runner_status(account, timeout=self._timeout)
+
+    async def restart(self, account: str) -> RunnerStatus:
+        """End an account's runner, and have it there again. Raises Refusal.
+
+        In host mode its sessions go on, and the next runner takes them over; in personal mode they end.
+        """
+        with self._explained("the supervisor"):
+            return await self._directory.restart_runner(account, timeout=self._timeout)
 
     async def end(self, user_id: str, *, remove: bool, remove_home: bool) -> None:
         """End everything that a user's account runs; with `remove`, the account too. Raises Refusal."""

@@ -8,6 +8,7 @@ import os
 import pwd
 import socket
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +114,24 @@ class Broker:
         return messages.Account(row.user_id, row.name, row.uid, f"/home/{row.name}", path)
 
     async def _status(self, name: str, timeout: float) -> messages.RunnerStatus:
+        service = units.service_unit(name)
+        found = await units.service_properties(service, timeout=timeout)
         return messages.RunnerStatus(
             await units.active_state(units.socket_unit(name), timeout=timeout),
-            await units.active_state(units.service_unit(name), timeout=timeout),
+            await units.active_state(service, timeout=timeout),
+            str(found["Result"]),
+            found["MainPID"] or None,
+            _moment(found["ExecMainStartTimestamp"]),
         )
+
+
+def _moment(microseconds: int) -> str | None:
+    """Return a time of systemd's as RFC 3339; 0 is none."""
+    if not microseconds:
+        return None
+    return (
+        datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    )
 
 
 def listen(path: Path, *, owner: int, group: int) -> socket.socket:

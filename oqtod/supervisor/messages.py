@@ -34,6 +34,11 @@ class RunnerStatus(msgspec.Struct, frozen=True):
 
     socket: str
     service: str
+    result: str = "success"
+    """How its last run ended: Result of systemd.service(5)'s units, such as "core-dump" or "oom-kill"."""
+    pid: int | None = None
+    started_at: str | None = None
+    """When it was started last, RFC 3339."""
 
 
 class EnsureAccount(Call[Account], frozen=True, tag="ensure"):

@@ -67,6 +67,11 @@ async def active_state(unit: str, *, timeout: float) -> str:
     return await _talk(partial(_active_state, unit), f"the state of {unit}", timeout)
 
 
+async def service_properties(unit: str, *, timeout: float) -> dict[str, Any]:
+    """Return the properties of a service: those of org.freedesktop.systemd1.Service. Raises CallFailed."""
+    return await _talk(partial(_service_properties, unit), f"the state of {unit}", timeout)
+
+
 async def listen_at(account: str, path: str, *, timeout: float) -> None:
     """Have the account's socket unit listen at another place than it was written with. Raises CallFailed."""
     folder = _DROP_INS / f"{socket_unit(account)}.d"
@@ -166,11 +171,24 @@ async def _job(method: str, unit: str, router: DBusRouter) -> None:
 
 
 async def _active_state(unit: str, router: DBusRouter) -> str:
-    (path,) = await _call(router, "LoadUnit", "s", (unit,))
-    properties = DBusAddress(path, _MANAGER.bus_name, "org.freedesktop.DBus.Properties")
     asked = ("org.freedesktop.systemd1.Unit", "ActiveState")
-    reply = await router.send_and_get_reply(new_method_call(properties, "Get", "ss", asked))
+    reply = await router.send_and_get_reply(
+        new_method_call(await _properties(unit, router), "Get", "ss", asked)
+    )
     return str(unwrap_msg(reply)[0][1])
+
+
+async def _service_properties(unit: str, router: DBusRouter) -> dict[str, Any]:
+    asked = ("org.freedesktop.systemd1.Service",)
+    reply = await router.send_and_get_reply(
+        new_method_call(await _properties(unit, router), "GetAll", "s", asked)
+    )
+    return {name: value for name, (_, value) in unwrap_msg(reply)[0].items()}
+
+
+async def _properties(unit: str, router: DBusRouter) -> DBusAddress:
+    (path,) = await _call(router, "LoadUnit", "s", (unit,))
+    return DBusAddress(path, _MANAGER.bus_name, "org.freedesktop.DBus.Properties")
 
 
 async def _set_properties(

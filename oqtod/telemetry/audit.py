@@ -54,6 +54,7 @@ EVENTS = {
     "session.resume": "a session was started again",
     "session.stop": "a session was stopped",
     "session.delete": "a session was forgotten",
+    "runner.restart": "an administrator had the runner of an account start anew",
     "sandbox.refused": "a session did not start because its sandbox could not be set up",
     "websocket.open": "a WebSocket to a session's service was opened",
     "websocket.close": "it was closed",

@@ -18,6 +18,20 @@ MAX_CONNECTIONS = 256
 
 def main() -> int:
     """Run the command; return its exit code."""
+    options = parser().parse_args()
+    try:
+        tree = Tree(options.root)
+        listener = _listener(options)
+    except OSError as error:
+        print(f"oqto-files: {error}", file=sys.stderr)
+        return 1
+    trio.run(_run, listener, tree, options.max_upload_mb * 1024 * 1024)
+    tree.close()
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="oqto-files", description="Serve the files of one folder over HTTP."
     )
@@ -29,16 +43,7 @@ def main() -> int:
         "--bind", default="127.0.0.1", metavar="ADDRESS", help="with --port (default: %(default)s)"
     )
     parser.add_argument("--max-upload-mb", type=int, default=100, metavar="N", help="default: %(default)s")
-    options = parser.parse_args()
-    try:
-        tree = Tree(options.root)
-        listener = _listener(options)
-    except OSError as error:
-        print(f"oqto-files: {error}", file=sys.stderr)
-        return 1
-    trio.run(_run, listener, tree, options.max_upload_mb * 1024 * 1024)
-    tree.close()
-    return 0
+    return parser
 
 
 def _listener(options: argparse.Namespace) -> socket.socket:

@@ -135,8 +135,24 @@ class OpenPort(Call[None], frozen=True, tag="open-port"):
     port: int
 
 
+class Logs(msgspec.Struct, frozen=True):
+    """What the services of a session wrote to stdout and stderr of late, by name: no terminal's content."""
+
+    services: dict[str, str]
+
+
+class SessionLog(Call[Logs], frozen=True, tag="log"):
+    """Say what a session's services reported: their newest lines."""
+
+    answer = Logs
+    session_id: str
+
+
 RUNNER = Protocol(
     "oqto-runner",
     1,
-    [StartSession, StopSession, ListSessions, OpenService, StopService, OpenPort, ForgetSession],
+    [
+        *(StartSession, StopSession, ListSessions, OpenService, StopService, OpenPort, ForgetSession),
+        SessionLog,
+    ],
 )

@@ -32,15 +32,15 @@ def namespace_of(pid: int) -> int | None:
 
     `pid` is a process inside or the bwrap above it. None where it shares ours, or has ended. Close it.
     """
-    try:
-        own = Path("/proc/self/ns/net").stat()
-        for candidate in (pid, *reversed(descendants(pid))):
+    own = Path("/proc/self/ns/net").stat()
+    for candidate in (pid, *reversed(descendants(pid))):
+        try:
             found = os.open(f"/proc/{candidate}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            if os.fstat(found).st_ino != own.st_ino:
-                return found
-            os.close(found)
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        pass  # it ended meanwhile, or became another account's: both are none of ours
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it ended meanwhile, or became another account's: the next may do
+        if os.fstat(found).st_ino != own.st_ino:
+            return found
+        os.close(found)
     return None
 
 

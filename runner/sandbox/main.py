@@ -32,20 +32,11 @@ Exit codes: the command's own; 1 it could not be started, 2 usage, 3 a sandbox f
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Running a program replaces this process, so that returns only when it fails."""
-    parser = argparse.ArgumentParser(
-        prog="oqto-sandbox",
-        description="Run COMMAND under the sandbox that a session in DIR would have.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    _add_options(parser, workspace=Path(), personal=False, json=False)
-    parser.add_argument(
-        "command", metavar="COMMAND", nargs=argparse.REMAINDER, help="what to run, with its arguments"
-    )
-    options = parser.parse_args(arguments)
+    outer = parser()
+    options = outer.parse_args(arguments)
     argv = options.command
     if not argv or argv == ["--"]:
-        parser.error("there is no COMMAND to run")
+        outer.error("there is no COMMAND to run")
     if argv[0] in _QUESTIONS:
         question = argparse.ArgumentParser(prog=f"oqto-sandbox {argv[0]}")
         _add_options(question, **dict.fromkeys(("workspace", "personal", "json"), argparse.SUPPRESS))
@@ -70,6 +61,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), FAILED)
     except OSError as error:
         return _fail(f"the sandbox can't be built: {error}", FAILED)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="oqto-sandbox",
+        description="Run COMMAND under the sandbox that a session in DIR would have.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_options(parser, workspace=Path(), personal=False, json=False)
+    parser.add_argument(
+        "command", metavar="COMMAND", nargs=argparse.REMAINDER, help="what to run, with its arguments"
+    )
+    return parser
 
 
 def _add_options(parser: argparse.ArgumentParser, **defaults: object) -> None:

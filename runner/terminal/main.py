@@ -32,7 +32,8 @@ class _UsageError(Exception):
     """An option's value can't be used; the text names the option."""
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="oqto-ttyd",
         usage="%(prog)s [options] COMMAND [ARG ...]",
@@ -167,7 +168,7 @@ def _fail(text: str, status: int) -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run oqto-ttyd; exits 0 after SIGTERM or its last client, 1 if it can't listen, 2 for a wrong option."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         settings = _settings(options)
         address = address_of(options.interface, options.port)

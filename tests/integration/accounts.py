@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -87,6 +88,16 @@ class Host:
         """The lines of the audit log so far: what is asked for after a line is written is behind it."""
         path = self.folder / "state/oqto/audit.log.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def audited(self, request_id: str) -> dict[str, Any]:
+        """The line of the audit log about a request: it is there soon after the answer."""
+        until = time.monotonic() + 20
+        while True:
+            for line in self.audit():
+                if line["request_id"] == request_id:
+                    return line
+            assert time.monotonic() < until, "nothing was written"
+            time.sleep(0.02)
 
 
 def start(folder: Path, config: str = CONFIG, **environment: str) -> Host:

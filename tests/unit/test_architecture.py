@@ -55,7 +55,6 @@ ANYWHERE = {"version", "clock", "errors", "config"}
 PERMITTED = {
     "commands": {
         *(
-            "admin",
             "api",
             "gateway",
             "accounts",
@@ -67,10 +66,10 @@ PERMITTED = {
         ),
         *("integrations", "session model", "broker calls", "sandbox", "protocol"),
     },
-    "admin": {"accounts", "telemetry"},
+    "admin": {"accounts", "commands", "telemetry"},
     "api": {
         *("accounts", "sessions", "session model", "integrations", "store", "telemetry", "broker calls"),
-        *("protocol", "oqto-ttyd"),
+        *("protocol", "processes", "oqto-ttyd"),
     },
     "gateway": {"accounts", "sessions", "session model", "store", "telemetry", "protocol"},
     "sessions": {

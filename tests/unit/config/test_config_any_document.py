@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oqtod.config import ConfigRefused, load
@@ -63,13 +63,11 @@ def load_or_refuse(content: bytes, environ: dict[str, str]) -> None:
             repr(loaded).encode()
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(documents)
 def test_any_document(document: dict[str, object]) -> None:
     load_or_refuse(toml(document).encode(), {"HOME": "/h", "X": "/x"})
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(real_settings)
 def test_any_value_for_real_keys(given_values: dict[str, object]) -> None:
     content = "".join(
@@ -79,7 +77,6 @@ def test_any_value_for_real_keys(given_values: dict[str, object]) -> None:
     load_or_refuse(content.encode(), {"HOME": "/h", "X": "/x"})
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(st.binary(max_size=60) | text.map(str.encode))
 def test_any_bytes(content: bytes) -> None:
     load_or_refuse(content, {"HOME": "/h"})
@@ -103,7 +100,6 @@ environment_names = st.sampled_from(
 )
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(
     st.dictionaries(environment_names | environment_text.map("OQTO__".__add__), environment_text, max_size=5)
 )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -153,7 +153,6 @@ def test_workspace_wants_an_absolute_home() -> None:
         workspace_root(Config(), user_id="u", home="")
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.text(max_size=20), min_size=2, max_size=2, unique=True), st.sampled_from("/\\"))
 def test_no_user_id_leaves_or_shares_the_folder(parts: list[str], separator: str) -> None:
     config = with_local(workspace_dir="/w/{user_id}")

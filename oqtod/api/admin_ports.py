@@ -1,0 +1,90 @@
+"""/api/admin/ports: which ports live sessions hold, and who really listens there."""
+
+from __future__ import annotations
+
+import functools
+import pwd
+import socket
+
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from oqtod.api import views
+from oqtod.api.contract import Endpoint
+from oqtod.api.requests import json
+from oqtod.sessions.context import Gateway
+from oqtod.sessions.model import Session
+from oqtod.sessions.ports import BLOCK, preview_ports
+from runner import listeners
+
+_LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+_NAMES: tuple[views.PortPurpose, ...] = ("agent", "fileserver", "terminal")
+
+
+class AdminPorts:
+    """The endpoint. The gate has seen to it that an administrator asks."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def routes(self) -> list[Endpoint]:
+        """Return the route."""
+        return [Endpoint("GET", "/api/admin/ports", self.list_ports, answers={200: list[views.Port]})]
+
+    async def list_ports(self, request: Request) -> Response:
+        """List the ports of live sessions, in order; those that nobody listens at too.
+
+        A program in a sandbox without network listens there, where nobody else does; it isn't seen.
+        """
+        return json(await trio.to_thread.run_sync(self._ports, self._gateway.sessions.records.live()))
+
+    def _ports(self, sessions: list[Session]) -> list[views.Port]:
+        found = []
+        for session in sessions:
+            for port, purpose in _held(session):
+                uid = _listener(port)
+                listener = None if uid is None else views.Listener(uid=uid, account=_account(uid))
+                found.append(
+                    views.Port(
+                        port=port,
+                        purpose=purpose,
+                        session_id=session.id,
+                        readable_id=session.readable_id,
+                        user_id=session.user_id,
+                        linux_user=session.linux_user,
+                        listener=listener,
+                        foreign=listener is not None and listener.account != session.linux_user,
+                    )
+                )
+        return sorted(found, key=lambda each: each.port)
+
+
+def _held(session: Session) -> list[tuple[int, views.PortPurpose]]:
+    """Return the ports of a session, and what each is for."""
+    held: list[tuple[int, views.PortPurpose]] = []
+    if session.port_base is not None:
+        previews = preview_ports(session.port_base)
+        names = {session.port_base + i: name for i, name in enumerate(_NAMES)}
+        block = range(session.port_base, session.port_base + BLOCK)
+        held = [(port, "preview" if port in previews else names[port]) for port in block]
+    if session.stream_port is not None:
+        held.append((session.stream_port, "stream"))
+    return held
+
+
+def _listener(port: int) -> int | None:
+    """Return the uid of whoever a connection to this port of the loopback would reach."""
+    for family, address in _LOOPBACK:
+        uid = listeners.owner(family, address, port)
+        if uid is not None:
+            return uid
+    return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _account(uid: int) -> str | None:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None

@@ -1,0 +1,227 @@
+"""What the API's description says of the paths that go to a session's services, past the API.
+
+The services answer these themselves, and `oqtod.gateway.proxy` carries bytes: tests compare the two.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from oqtod.api.contract import RUNNER, Content, Media, Operation
+
+_ONE = "/api/sessions/{key}"
+
+Path = Annotated[str, msgspec.Meta(description="A path in the workspace, percent-decoded to bytes.")]
+
+
+class FileError(msgspec.Struct, frozen=True, kw_only=True):
+    """What oqto-files could not do."""
+
+    error: str
+    code: str
+
+
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A file or folder; `children` for as many levels as were asked for."""
+
+    name: str
+    path: str
+    type: Literal["file", "directory"]
+    size: int | msgspec.UnsetType = msgspec.UNSET
+    modified: str | int | msgspec.UnsetType = msgspec.UNSET
+    children: list[FileEntry] | msgspec.UnsetType = msgspec.UNSET
+
+
+class FileDone(msgspec.Struct, frozen=True, kw_only=True):
+    """That it is done, and with what."""
+
+    success: bool
+    path: str
+
+
+class FileServerHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """That the file server is there."""
+
+    status: Literal["ok"]
+
+
+class Tree(msgspec.Struct):
+    """The query of …/files/tree. `mode=simple` leaves out sizes and times."""
+
+    path: Path = ""
+    depth: int = 1
+    mode: Literal["full", "simple"] = "full"
+    show_hidden: bool = False
+    offset: int = 0
+    limit: int = 10_000
+
+
+class OfPath(msgspec.Struct):
+    """The query of most of …/files."""
+
+    path: Path
+
+
+class Written(msgspec.Struct):
+    """The query of writing a file. `mkdir` makes the folders that it lies in."""
+
+    path: Path
+    mkdir: bool = False
+
+
+class Renamed(msgspec.Struct):
+    """The query of …/files/rename."""
+
+    old_path: Path
+    new_path: Path
+    overwrite: bool = False
+    mkdir: bool = False
+
+
+class Downloaded(msgspec.Struct):
+    """The query of …/files/download."""
+
+    path: Path = ""
+
+
+class Zipped(msgspec.Struct):
+    """The query of …/files/download-zip: paths with commas between them, and a name for the zip file."""
+
+    paths: str
+    name: str = "files"
+
+
+class Thumbnail(msgspec.Struct):
+    """The query of …/files/thumbnail; `size` in pixels."""
+
+    path: Path
+    size: int = 256
+
+
+class Watched(msgspec.Struct):
+    """The query of …/files/ws/watch."""
+
+    path: Path = ""
+    recursive: bool = True
+
+
+_BYTES = Media("*/*", "The file, or the part of it that `Range` asks for.")
+_ZIP = Media("application/zip", "A zip file, made as it is sent.")
+_UPGRADED = Media("*/*", "A WebSocket; nothing more is HTTP.")
+
+
+def _files(
+    method: str,
+    path: str,
+    text: str,
+    answers: dict[int, Content],
+    *,
+    asks: type[msgspec.Struct] | None = None,
+    takes: Content = None,
+    fails: tuple[int, ...] = (),
+) -> Operation:
+    """Describe a path of oqto-files."""
+    return Operation(
+        method=method,
+        path=f"{_ONE}/files{path}",
+        text=text,
+        answers=answers,
+        asks=asks,
+        takes=takes,
+        refuses=RUNNER,
+        failures=dict.fromkeys((400, 403, 404, 500, *fails), FileError),
+    )
+
+
+PROXIED = [
+    _files("GET", "/health", "Say that the file server is there.", {200: FileServerHealth}),
+    _files("GET", "/tree", "List a folder.", {200: list[FileEntry]}, asks=Tree),
+    _files(
+        "GET",
+        "/file",
+        "Read a file, or parts of it. `ETag` and the conditions of RFC 9110 work.",
+        {200: _BYTES, 206: _BYTES, 304: None, 416: None},
+        asks=OfPath,
+    ),
+    _files(
+        "PUT",
+        "/file",
+        "Write a file: the body.",
+        {200: FileDone},
+        asks=Written,
+        takes=Media("*/*", "The file."),
+        fails=(409, 412, 413, 507),
+    ),
+    _files(
+        "POST",
+        "/file",
+        "Write files that a form brings.",
+        {200: FileDone},
+        asks=Written,
+        takes=Media("multipart/form-data", "A form with files."),
+        fails=(409, 412, 413, 415, 507),
+    ),
+    _files("DELETE", "/file", "Delete a file or a folder.", {200: FileDone}, asks=OfPath, fails=(409, 412)),
+    *(
+        _files(method, "/mkdir", "Make a folder.", {200: FileDone}, asks=OfPath, fails=(409, 507))
+        for method in ("PUT", "POST")
+    ),
+    _files("POST", "/rename", "Rename or move.", {200: FileDone}, asks=Renamed, fails=(409, 507)),
+    _files(
+        "GET",
+        "/download",
+        "Download a file, or a folder as a zip file.",
+        {200: (_BYTES, _ZIP), 206: _BYTES, 304: None, 416: None},
+        asks=Downloaded,
+    ),
+    _files("GET", "/download-zip", "Download several files as a zip file.", {200: _ZIP}, asks=Zipped),
+    _files(
+        "GET",
+        "/thumbnail",
+        "Return a small picture of a picture.",
+        {200: Media("image/png", "The small picture."), 304: None},
+        asks=Thumbnail,
+        fails=(413, 415, 503),
+    ),
+    _files(
+        "GET",
+        "/ws/watch",
+        "Watch a folder, over a WebSocket: one JSON text for each change.",
+        {101: None},
+        asks=Watched,
+        fails=(503,),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_ONE}/terminal/ws",
+        text="Open a terminal, over a WebSocket with the subprotocol `tty`: ttyd's protocol.",
+        answers={101: None},
+        refuses=RUNNER,
+        failures=dict.fromkeys((400, 403), Media("text/plain", "What the terminal's program says.")),
+    ),
+    *(
+        Operation(
+            method="GET",
+            path=f"{path}/browser/stream",
+            text="Watch the session's browser and use it, over a WebSocket: JSON texts, see docs/browser.md.",
+            answers={101: None},
+            refuses=RUNNER,
+        )
+        for path in (_ONE, "/api/session/{key}")
+    ),
+    *(
+        Operation(
+            method=method,
+            path=f"{_ONE}/ports/{{port}}/{{path}}",
+            text="Ask a program that listens on a port of the session's.\n\n"
+            "It answers what it likes, in a browser on an origin of nobody else's.",
+            answers={},
+            refuses=RUNNER,
+            anything=True,
+        )
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+    ),
+]
+"""Every path that goes to a service."""
