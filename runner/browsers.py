@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,9 @@ socket's path has room for 107 bytes."""
 _KEPT: Final = ".local/state/oqto/browsers"
 """Where profiles are, below the home: hidden from all sessions, but for its own from its browser."""
 
+PROFILE_MAX: Final = 2 << 30
+"""Bytes on the disk above which a profile is begun anew: pages may store as they like."""
+
 _SYSTEM: Final = tuple(map(Path, ("/usr", "/opt", "/nix", "/bin", "/snap")))
 _X11: Final = Path("/tmp/.X11-unix")  # noqa: S108  X's own place, Xserver(1)
 _DISPLAY: Final = ("DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "XDG_RUNTIME_DIR")
@@ -40,6 +45,21 @@ class Launch:
 def profile_of(session_id: str, home: Path) -> Path:
     """Return the folder of a session's cookies, storage and cache: it outlives the session's stop."""
     return home / _KEPT / session_id
+
+
+def prepare_profile(profile: Path) -> bool:
+    """Make a profile's folder; say whether it was over PROFILE_MAX, and is empty now. Raises OSError."""
+    profile.mkdir(mode=0o700, parents=True, exist_ok=True)
+    size = 0
+    for folder, _, files in os.walk(profile):
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                size += Path(folder, name).lstat().st_blocks * 512
+    if size <= PROFILE_MAX:
+        return False
+    shutil.rmtree(profile)
+    profile.mkdir(mode=0o700)
+    return True
 
 
 def launch(

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from runner.protocol.rpc import CallFailed
 
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+"""The names of browsers, the preferred one first."""
+
 _BROWSER_DAEMON = "oqto-browserd"
 
 
@@ -34,6 +37,11 @@ def browser_daemon(binary: str) -> str:
     """Return our own browser daemon, which also speaks to the one of another make that `binary` may name."""
     own = binary if Path(binary).name == _BROWSER_DAEMON else _BROWSER_DAEMON
     return _found(own, key="agent_browser.binary", default=_BROWSER_DAEMON, embedded=_BROWSER_DAEMON)
+
+
+def chromium() -> str | None:
+    """Return the browser that our daemon takes where `agent_browser.executable_path` names none."""
+    return next(filter(None, map(shutil.which, CHROMIUM)), None)
 
 
 def other_browser_daemon(binary: str) -> str | None:

@@ -288,7 +288,8 @@ class Session:
             workspace=self.workspace,
         )
         with _refusing():
-            self._profile.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if browsers.prepare_profile(self._profile):
+                log.warning("the profile %s had grown too large: it begins anew", self._profile)
         return self._sandboxed(
             "browser",
             launch.argv,

@@ -24,6 +24,7 @@ from oqtod.gateway.forwarded import TrustedProxies
 from oqtod.gateway.front import Front
 from oqtod.gateway.listening import PortTaken, listen
 from oqtod.gateway.proxy import Proxy
+from oqtod.placements import browser
 from oqtod.placements.accounts import HostDirectory, PersonalDirectory, RunnerDirectory
 from oqtod.placements.personal import PersonalRunner
 from oqtod.placements.runners import Runners
@@ -109,6 +110,8 @@ async def _run(loaded: Loaded, database: Database, path: Path | None, overrides:
             address = _url(listeners, config)
             readiness.ready(f"Serving {address}")
             log.info("serving %s", address)
+            for trouble in browser.troubles(config):
+                log.warning("sessions' browsers will not start: %s", trouble)
             if login is not None:
                 click.echo(
                     f"\n  oqtod is at  {address}\n  log in as    {login[0]}\n  password     {login[1]}\n"

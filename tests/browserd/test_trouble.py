@@ -1,4 +1,4 @@
-"""Pages and networks that misbehave, a Chromium that dies: every command ends, says why, and the next works."""
+"""Pages and networks that misbehave, a Chromium that dies: each command ends, says why, and the next works."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_page_that_crashes_is_loaded_again(daemon: Daemon, pages: str) -> None
     daemon.do("open", f"{pages}/form.html")
     with watching(daemon) as viewer:
         viewer.until(lambda: viewer.frame, "a frame")
-        code, text = daemon.fails("open", "chrome://crash", timeout=5)
+        code, _ = daemon.fails("open", "chrome://crash", timeout=5)
         assert code == "usage"
         renderer = _renderer(daemon)
         renderer.kill()

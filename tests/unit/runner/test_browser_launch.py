@@ -114,6 +114,18 @@ def test_a_profile_is_shown_to_its_own_browser_only(tmp_path: Path) -> None:
     assert not any(path.is_relative_to(profile) for path in kinds)
 
 
+def test_a_profile_that_grows_too_large_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = tmp_path / "browsers/one"
+    assert not browsers.prepare_profile(profile)
+    (profile / "deep").mkdir()
+    (profile / "deep/store").write_bytes(b"x" * 10_000)
+    assert not browsers.prepare_profile(profile)
+    monkeypatch.setattr(browsers, "PROFILE_MAX", 9000)
+    assert browsers.prepare_profile(profile)
+    assert list(profile.iterdir()) == []
+    assert profile.stat().st_mode & 0o777 == 0o700
+
+
 def test_memory_is_limited_where_the_kernel_can(tmp_path: Path) -> None:
     group = Cgroup(tmp_path).child("session").child("browser", memory_max=1000)
     group.path.mkdir(parents=True)

@@ -14,7 +14,7 @@ import trio
 
 from oqtod.config import Config
 from oqtod.errors import Refusal
-from oqtod.placements.browser import memory_max, spec
+from oqtod.placements.browser import memory_max, spec, troubles
 from oqtod.sessions import model
 from oqtod.sessions.browsers import Browsers, CommandFailed
 from oqtod.sessions.lifecycle import Lifecycle
@@ -208,6 +208,21 @@ async def test_a_daemon_that_never_answers(autojump_clock: trio.testing.MockCloc
 )
 def test_a_browser_may_take_half_of_what_its_person_may(limit: str | None, expected: int) -> None:
     assert memory_max(limit, total=16 * GIB) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"binary": "/no/such/daemon"}, "agent_browser.binary"),
+        ({"executable_path": "/no/such/chrome"}, "agent_browser.executable_path"),
+        ({"extensions": ["/no/such/extension"]}, "agent_browser.extensions"),
+    ],
+)
+def test_what_is_missing_is_told_at_the_start(settings: dict[str, object], said: str) -> None:
+    asked = {"enabled": True, "executable_path": "/bin/sh", **settings}
+    (trouble,) = troubles(msgspec.convert({"agent_browser": asked}, Config))
+    assert said in trouble
+    assert troubles(msgspec.convert({"agent_browser": {**asked, "enabled": False}}, Config)) == []
 
 
 def test_every_setting_reaches_the_runner() -> None:
