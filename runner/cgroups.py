@@ -21,8 +21,17 @@ _POLL = 0.01
 class Cgroup:
     """One group, addressed by its directory."""
 
-    def __init__(self, path: Path, above: Cgroup | None = None, *, memory_max: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        above: Cgroup | None = None,
+        *,
+        memory_max: int | None = None,
+        starts_below: bool = False,
+    ) -> None:
+        """`starts_below`: whoever starts processes in this group, puts them into one below it."""
         self.path = path
+        self._starts_below = starts_below
         self._above = above
         self._memory_max = memory_max
 
@@ -41,8 +50,8 @@ class Cgroup:
 
     def divides_memory(self) -> bool:
         """Have the memory of the groups below this one counted each, and say whether the kernel does."""
-        if self._above is not None and not self._above.divides_memory():
-            return False
+        if not (self._starts_below if self._above is None else self._above.divides_memory()):
+            return False  # a divided group can have no process of its own: none could be started in it
         try:
             if "memory" not in (self.path / "cgroup.controllers").read_text().split():
                 return False
@@ -109,18 +118,19 @@ class Cgroup:
 def delegated() -> Cgroup | None:
     """Return our own group when it is ours to divide, else None (no systemd, or no delegation).
 
-    The runner may already have moved itself into the group `runner` below it.
+    systemd puts the runner into the group `runner` below it (`DelegateSubgroup=`), else it moves there itself.
     """
     mount = _unified_mount()
     line = next((x for x in Path("/proc/self/cgroup").read_text().splitlines() if x.startswith("0::/")), None)
     if mount is None or line is None or line == "0::/":
         return None
     path = mount / line.removeprefix("0::/")
-    if path.name == "runner":
+    starts_below = path.name == "runner"
+    if starts_below:
         path = path.parent
     if path.stat().st_uid != os.getuid() or os.environ.get("INVOCATION_ID") is None:
         return None
-    return Cgroup(path) if os.access(path / "cgroup.procs", os.W_OK) else None
+    return Cgroup(path, starts_below=starts_below) if os.access(path / "cgroup.procs", os.W_OK) else None
 
 
 def _unified_mount() -> Path | None:

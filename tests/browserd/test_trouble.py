@@ -1,4 +1,4 @@
-"""Pages and networks that misbehave, a Chromium that dies: each command ends, says why, and the next works."""
+"""Pages and networks that misbehave, a Chromium that dies: each command ends, says why, the next works."""
 
 from __future__ import annotations
 

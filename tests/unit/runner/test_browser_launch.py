@@ -127,7 +127,7 @@ def test_a_profile_that_grows_too_large_begins_anew(tmp_path: Path, monkeypatch:
 
 
 def test_memory_is_limited_where_the_kernel_can(tmp_path: Path) -> None:
-    group = Cgroup(tmp_path).child("session").child("browser", memory_max=1000)
+    group = Cgroup(tmp_path, starts_below=True).child("session").child("browser", memory_max=1000)
     group.path.mkdir(parents=True)
     for folder in (tmp_path, tmp_path / "session"):
         (folder / "cgroup.controllers").write_text("cpu memory pids\n")
@@ -140,10 +140,12 @@ def test_memory_is_limited_where_the_kernel_can(tmp_path: Path) -> None:
     assert group.out_of_memory()
 
 
-def test_without_the_controller_nothing_is_limited(tmp_path: Path) -> None:
-    group = Cgroup(tmp_path).child("session").child("browser", memory_max=1000)
+@pytest.mark.parametrize(("controllers", "starts_below"), [("cpu pids", True), ("memory", False)])
+def test_where_it_can_not_nothing_is_limited(tmp_path: Path, controllers: str, starts_below: bool) -> None:
+    """Without the controller, or where systemd would put the next runner into the divided group itself."""
+    group = Cgroup(tmp_path, starts_below=starts_below).child("session").child("browser", memory_max=1000)
     group.path.mkdir(parents=True)
-    (tmp_path / "cgroup.controllers").write_text("\n")
+    (tmp_path / "cgroup.controllers").write_text(controllers)
     group.make()
     assert not (group.path / "memory.max").exists()
     assert not group.out_of_memory()
