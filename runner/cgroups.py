@@ -118,7 +118,7 @@ class Cgroup:
 def delegated() -> Cgroup | None:
     """Return our own group when it is ours to divide, else None (no systemd, or no delegation).
 
-    systemd puts the runner into the group `runner` below it (`DelegateSubgroup=`), else it moves there itself.
+    systemd puts the runner into the group `runner` below it (`DelegateSubgroup=`), else it goes there itself.
     """
     mount = _unified_mount()
     line = next((x for x in Path("/proc/self/cgroup").read_text().splitlines() if x.startswith("0::/")), None)
