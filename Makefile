@@ -1,7 +1,7 @@
 # The ways into this checkout. What each needs is set up by packaging/setup, once.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint deb clean
+.PHONY: help run test fuzz bench lint deb clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do \
@@ -14,6 +14,10 @@ run: ## Start oqtod for yourself: no root, no systemd, no configuration file
 test: ## Run every test, those in a booted Debian 13 included (as root)
 	@packaging/setup test
 	.venv/bin/python -m pytest
+
+fuzz: ## Try the HTTP API with requests that nobody thought of, for an hour or so
+	@packaging/setup test
+	OQTOD_FUZZ=$${OQTOD_FUZZ:-300} .venv/bin/python -m pytest tests/integration/test_contract.py
 
 bench: ## Measure the gateway beside other proxies; how long people wait, and what sessions cost (as root)
 	@packaging/setup bench

@@ -55,6 +55,7 @@ _TABLE: list[tuple[str, str, Need]] = [
     ("POST", r"/api/auth/(login|register)", PUBLIC),
     (_READ, r"/api/auth/(methods|oidc/login|oidc/callback)", PUBLIC),
     ("POST", r"/api/auth/ticket", ANYONE),
+    (_READ, r"/api/gateway/authorize", ANYONE),  # as long as it describes no other request
     (_READ, r"/api/me", ANYONE),
     ("PUT", r"/api/me", PERSON),
     ("POST", r"/api/auth/(logout|change-password)", PERSON),

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import psutil
 import trio
+from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -28,8 +29,8 @@ METRICS_INTERVAL = 2.0
 class Picked(msgspec.Struct):
     """The query of GET /api/admin/sessions."""
 
-    user: str | None = None
-    status: Status | None = None
+    user: str | UnsetType = UNSET
+    status: Status | UnsetType = UNSET
     usage: bool = False
 
 
@@ -72,11 +73,11 @@ class AdminHost:
         With `?usage=true` the runners are asked what each takes, and how its services are.
         """
         asked = query(request, Picked)
-        wanted = self._gateway.accounts.users.named(asked.user).id if asked.user is not None else None
+        wanted = self._gateway.accounts.users.named(asked.user).id if asked.user is not UNSET else None
         sessions = [
             session
             for session in self._all()
-            if wanted in (None, session.user_id) and asked.status in (None, session.status)
+            if wanted in (None, session.user_id) and asked.status in (UNSET, session.status)
         ]
         running = [x.user_id for x in sessions if x.status == "running"] if asked.usage else []
         statuses = await known.of_users(self._gateway, running)
@@ -92,7 +93,7 @@ class AdminHost:
     async def delete(self, request: Request) -> Response:
         """Forget anybody's session; a live one is stopped first.
 
-        DELETE of the session itself only stops it, which is what the web UI's button means.
+        DELETE only stops: that is what the web UI's button sends.
         """
         session = self._session(request)
         note(request, detail=f"of {session.user_id}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import pwd
 import socket
+from typing import Literal
 
+import msgspec
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from oqtod.api import views
 from oqtod.api.contract import Endpoint
 from oqtod.api.requests import json
 from oqtod.sessions.context import Gateway
@@ -19,7 +20,31 @@ from oqtod.sessions.ports import BLOCK, preview_ports
 from runner import listeners
 
 _LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
-_NAMES: tuple[views.PortPurpose, ...] = ("agent", "fileserver", "terminal")
+
+
+class Listener(msgspec.Struct, frozen=True, kw_only=True):
+    """Who listens on a port."""
+
+    uid: int
+    account: str | None
+
+
+PortPurpose = Literal["agent", "fileserver", "terminal", "preview", "stream"]
+
+_NAMES: tuple[PortPurpose, ...] = ("agent", "fileserver", "terminal")
+
+
+class Port(msgspec.Struct, frozen=True, kw_only=True):
+    """A port that a live session holds. `foreign` says that somebody else listens there."""
+
+    port: int
+    purpose: PortPurpose
+    session_id: str
+    readable_id: str
+    user_id: str
+    linux_user: str | None
+    listener: Listener | None
+    foreign: bool
 
 
 class AdminPorts:
@@ -30,7 +55,7 @@ class AdminPorts:
 
     def routes(self) -> list[Endpoint]:
         """Return the route."""
-        return [Endpoint("GET", "/api/admin/ports", self.list_ports, answers={200: list[views.Port]})]
+        return [Endpoint("GET", "/api/admin/ports", self.list_ports, answers={200: list[Port]})]
 
     async def list_ports(self, request: Request) -> Response:
         """List the ports of live sessions, in order; those that nobody listens at too.
@@ -39,14 +64,14 @@ class AdminPorts:
         """
         return json(await trio.to_thread.run_sync(self._ports, self._gateway.sessions.records.live()))
 
-    def _ports(self, sessions: list[Session]) -> list[views.Port]:
+    def _ports(self, sessions: list[Session]) -> list[Port]:
         found = []
         for session in sessions:
             for port, purpose in _held(session):
                 uid = _listener(port)
-                listener = None if uid is None else views.Listener(uid=uid, account=_account(uid))
+                listener = None if uid is None else Listener(uid=uid, account=_account(uid))
                 found.append(
-                    views.Port(
+                    Port(
                         port=port,
                         purpose=purpose,
                         session_id=session.id,
@@ -60,9 +85,9 @@ class AdminPorts:
         return sorted(found, key=lambda each: each.port)
 
 
-def _held(session: Session) -> list[tuple[int, views.PortPurpose]]:
+def _held(session: Session) -> list[tuple[int, PortPurpose]]:
     """Return the ports of a session, and what each is for."""
-    held: list[tuple[int, views.PortPurpose]] = []
+    held: list[tuple[int, PortPurpose]] = []
     if session.port_base is not None:
         previews = preview_ports(session.port_base)
         names = {session.port_base + i: name for i, name in enumerate(_NAMES)}

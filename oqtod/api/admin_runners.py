@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,6 +19,26 @@ _AT_ONCE = 8
 """Runners that the supervisor is asked about at the same time."""
 
 
+class Runner(msgspec.Struct, frozen=True, kw_only=True):
+    """An account and its runner. `socket` and `service` are ActiveState of org.freedesktop.systemd1(5).
+
+    `result` says how its last run ended. `user_id` is null in personal mode, where it is everybody's.
+    """
+
+    account: str
+    uid: int
+    home: str
+    user_id: str | None
+    username: str | None
+    socket_path: str
+    socket: str
+    service: str
+    result: str
+    pid: int | None
+    started_at: views.Time | None
+    live_sessions: int
+
+
 class AdminRunners:
     """The endpoints. The gate has seen to it that an administrator asks."""
 
@@ -28,11 +49,9 @@ class AdminRunners:
         """Return the routes. A runner is named by its account, or by its user's id or user name."""
         base = "/api/admin/runners"
         return [
-            Endpoint("GET", base, self.list_runners, answers={200: list[views.Runner]}, refuses=RUNNER),
-            Endpoint("GET", f"{base}/{{name}}", self.get, answers={200: views.Runner}, refuses=RUNNER),
-            Endpoint(
-                "POST", f"{base}/{{name}}/restart", self.restart, answers={200: views.Runner}, refuses=RUNNER
-            ),
+            Endpoint("GET", base, self.list_runners, answers={200: list[Runner]}, refuses=RUNNER),
+            Endpoint("GET", f"{base}/{{name}}", self.get, answers={200: Runner}, refuses=RUNNER),
+            Endpoint("POST", f"{base}/{{name}}/restart", self.restart, answers={200: Runner}, refuses=RUNNER),
         ]
 
     async def list_runners(self, request: Request) -> Response:
@@ -85,9 +104,9 @@ class AdminRunners:
         live = self._gateway.sessions.records.live()
         return [session for session in live if account.user_id in (session.user_id, "")]
 
-    def _view(self, account: Account, status: RunnerStatus) -> views.Runner:
+    def _view(self, account: Account, status: RunnerStatus) -> Runner:
         user = self._gateway.accounts.users.get(account.user_id)
-        return views.Runner(
+        return Runner(
             account=account.name,
             uid=account.uid,
             home=account.home,

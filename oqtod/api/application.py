@@ -8,7 +8,7 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
@@ -66,14 +66,15 @@ class Api:
             *AdminRunners(self._gateway).routes(),
             *AdminPorts(self._gateway).routes(),
             *Browser(self._gateway).routes(),
+            *handover.Handover(self._gateway).routes(),
             *self._sessions(),
         ]
-        description = OpenApi(routes, [*PROXIED, handover.OPERATION])
+        description = OpenApi(routes, PROXIED)
         return routes + description.routes()
 
     def application(self) -> Gate:
         """Return the ASGI application."""
-        routes = [*self.routes(), *handover.Handover(self._gateway).routes()]
+        routes = [*self.routes(), *handover.Handover(self._gateway).previews()]
         page = _Page("/{path:path}", self.page, methods=["GET"])
         handlers: dict[object, object] = {
             Refusal: requests.refused,
@@ -82,6 +83,7 @@ class Api:
             Exception: requests.went_wrong,
         }
         application = Starlette(routes=[*routes, page], exception_handlers=handlers)  # type: ignore[arg-type]  # its handlers' type is narrower than what it calls
+        application.router.redirect_slashes = False  # to an address made of the Host header
         return Gate(self._gateway, application, routes)
 
     def _sessions(self) -> list[Endpoint]:
@@ -116,6 +118,7 @@ class Api:
             Endpoint("POST", f"{one}/resume", self.resume, answers=shown, refuses=RUNNER),
             Endpoint("POST", f"{one}/activity", self.activity, answers={204: None}),
             Endpoint("GET", f"{one}/events", self.events, answers={200: events}),
+            Endpoint("GET", f"{one}/terminal", self.terminal_folder, answers={307: None}),
             Endpoint("GET", f"{one}/terminal/", self.terminal_page, answers={200: page}, refuses=RUNNER),
             Endpoint("GET", f"{one}/terminal/static/{{asset}}", self.terminal_asset, answers={200: asset}),
         ]
@@ -195,6 +198,11 @@ class Api:
             headers={"cache-control": "no-store"},
         )
 
+    async def terminal_folder(self, request: Request) -> Response:
+        """Send on to the terminal's page: what that is made of lies beside it."""
+        self._session(request)
+        return RedirectResponse("terminal/", 307)
+
     async def terminal_page(self, request: Request) -> Response:
         """Serve the terminal's page, which is ours, once the terminal itself has started."""
         (await self._gateway.sessions.open(self._session(request), "terminal")).close()
@@ -202,7 +210,7 @@ class Api:
 
     async def terminal_asset(self, request: Request) -> Response:
         """Serve what the terminal's page is made of."""
-        self._principal(request)
+        self._session(request)
         return _asset(request.path_params["asset"])
 
     async def page(self, request: Request) -> Response:
@@ -211,8 +219,11 @@ class Api:
         if self._frontend is None:
             raise Refusal("not_found", f"there is nothing at {request.url.path}")
         root = self._frontend.resolve()
-        file = (root / path).resolve()
-        if not file.is_relative_to(root) or not file.is_file():
+        try:
+            file = (root / path).resolve()
+            if not file.is_relative_to(root) or not file.is_file():
+                file = root / "index.html"
+        except OSError:  # too long a name
             file = root / "index.html"
         if not file.is_file():
             raise Refusal("not_found", f"there is no page in {root}", "see server.frontend_dir")

@@ -50,15 +50,15 @@ class PasswordChange(msgspec.Struct):
 class OidcStart(msgspec.Struct):
     """The query of GET /api/auth/oidc/login."""
 
-    return_to: str | None = None
+    return_to: str = ""
 
 
 class OidcReturn(msgspec.Struct):
     """The query of GET /api/auth/oidc/callback: RFC 6749, section 4.1.2."""
 
-    state: str | None = None
-    code: str | None = None
-    error: str | None = None
+    state: str = ""
+    code: str = ""
+    error: str = ""
 
 
 _SORRY = Media("text/html", "The error, for somebody who looks at it: where `Accept` names text/html.")
@@ -202,7 +202,7 @@ class Auth:
     async def oidc_begin(self, request: Request) -> Response:
         """Send the browser to the login provider."""
         url, cookie = await self._flow().begin(
-            redirect_uri=self._redirect_uri(request), return_to=query(request, OidcStart).return_to
+            redirect_uri=self._redirect_uri(request), return_to=query(request, OidcStart).return_to or None
         )
         response = RedirectResponse(url, 302, {"cache-control": "no-store"})
         response.set_cookie(
@@ -221,9 +221,9 @@ class Auth:
         try:
             user, path = await self._flow().finish(
                 cookie=request.cookies.get(self._flow_cookie),
-                state=asked.state,
-                code=asked.code,
-                error=asked.error,
+                state=asked.state or None,
+                code=asked.code or None,
+                error=asked.error or None,
             )
         except Refusal as refusal:
             if "text/html" not in request.headers.get("accept", ""):

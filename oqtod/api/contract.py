@@ -14,6 +14,7 @@
 
 - The handler's docstring is the summary (its first line) and the description (the rest).
 - `takes` is what `requests.body` decodes in the handler, `asks` what `requests.query` does: the same types.
+  What may be missing of a query has a default, or is `… | UnsetType = UNSET`: a query has no null.
 - `answers` says for each status what is sent: a type that msgspec encodes (a frozen Struct of
   `oqtod.api.views`, or a list of them), a `Media` for what is no JSON, None for nothing.
 - `refuses` names the codes of `oqtod.errors` that this endpoint has besides those that follow from the rest
@@ -121,6 +122,8 @@ class Endpoint(Route):
         failures: Mapping[int, Content] | None = None,
     ) -> None:
         super().__init__(path, handler, methods=[method])
+        if any(isinstance(x, Media) and x.kind == "text/event-stream" for x in answers.values()):
+            self.methods = {method}  # a HEAD would never end
         self.operation = Operation(
             method=method,
             path=path,

@@ -32,6 +32,7 @@ _PREFLIGHT_AGE = b"600"
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _HEADERS = "authorization, content-type, x-api-key"
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _KEY = r"(?P<session>[^/]+)"
 _AUDITED = [
     (re.compile(methods), re.compile(path), event)
@@ -77,6 +78,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        bodiless = scope["method"] == "HEAD"
         scope = handover.described(scope)
         state = scope["state"]
         asked = Asked.of(scope["method"], scope["query_string"], scope["headers"])
@@ -92,6 +94,8 @@ class Gate:
                 for name, value in cors.items():
                     headers.append(name, value)
                 message = {**message, "headers": headers.raw}
+            elif bodiless:
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -111,6 +115,8 @@ class Gate:
         trusted = isinstance(state.get("principal"), Principal)  # a process at the admin socket
         if not trusted:
             authenticator.check_host(asked)
+        if _CONTROL.search(path):
+            raise Refusal("bad_request", "there are control characters in the path")
         if path != "/api" and not path.startswith("/api/"):
             await self._application(scope, receive, send)
             return

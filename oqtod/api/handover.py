@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from oqtod.api.contract import RUNNER, Operation
+from oqtod.api.contract import RUNNER, Endpoint
 from oqtod.api.requests import principal_of
 from oqtod.errors import Refusal
 from oqtod.sessions import previews
@@ -22,16 +22,6 @@ from oqtod.sessions.context import Gateway
 
 PATH = "/api/gateway/authorize"
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
-
-OPERATION = Operation(
-    method="GET",
-    path=PATH,
-    text="Ask whether a request to a preview may pass, and where to.\n\n"
-    "For reverse proxies that `server.trusted_proxies` names. The request is described in "
-    "`X-Forwarded-Method` and `X-Forwarded-Uri`, and its credentials are passed on.",
-    answers={204: None},
-    refuses=(*RUNNER, "not_found"),
-)
 
 _STATE = "handover"
 
@@ -72,9 +62,27 @@ class Handover:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Endpoint]:
+        """Return the route that proxies know."""
+        answers = {204: None}
+        refuses = (*RUNNER, "not_found")
+        return [Endpoint("GET", PATH, self.unasked, answers=answers, refuses=refuses)]
+
+    def previews(self) -> list[Route]:
         """Return the route: the preview's own path, which the byte path takes when a person asks for it."""
         return [Route("/api/sessions/{key}/ports/{rest:path}", self.authorize, methods=METHODS)]
+
+    async def unasked(self, request: Request) -> Response:
+        """Ask whether a request to a preview may pass, and where to.
+
+        For reverse proxies that `server.trusted_proxies` names. The request is described in
+        `X-Forwarded-Method` and `X-Forwarded-Uri`, and its credentials are passed on.
+        """
+        raise Refusal(
+            "not_found",
+            "this is for proxies that describe a request to a preview",
+            "see server.trusted_proxies",
+        )
 
     async def authorize(self, request: Request) -> Response:
         """Say with 204 where a request may pass to; after any other answer it is the gateway's to serve."""

@@ -65,7 +65,7 @@ _HEADERS: dict[str, Node] = {
     "Location": {"description": "Where to go on.", "required": True, "schema": {"type": "string"}},
 }
 
-_EXTRA_HEADERS = {302: ["Location"], 429: ["Retry-After"], 503: ["Retry-After"]}
+_EXTRA_HEADERS = {302: ["Location"], 307: ["Location"], 429: ["Retry-After"], 503: ["Retry-After"]}
 
 
 class OpenApi:
@@ -148,7 +148,7 @@ def _operation(operation: Operation, path: str, schema_of: dict[int, Node], comp
     summary, _, more = operation.text.partition("\n")
     need = operation.need
     node: Node = {
-        "operationId": "_".join(re.findall(r"\w+", f"{operation.method.lower()}{path.removeprefix('/api')}")),
+        "operationId": _name(operation.method, path),
         "tags": [_tag(path)],
         "summary": summary.rstrip("."),
         "security": [{scheme: sorted(need.scopes)} for scheme in _LEVELS[need.level]],
@@ -161,8 +161,18 @@ def _operation(operation: Operation, path: str, schema_of: dict[int, Node], comp
     if operation.asks is not None:
         node["parameters"] = _query(components[operation.asks.__name__])
     if operation.takes is not None:
-        node["requestBody"] = {"required": True, "content": _content(operation.takes, schema_of)}
+        struct = components.get(getattr(operation.takes, "__name__", ""), {"required": True})
+        node["requestBody"] = {
+            "required": bool(struct.get("required")),  # an absent body is an empty object
+            "content": _content(operation.takes, schema_of),
+        }
     return node
+
+
+def _name(method: str, path: str) -> str:
+    """Return what a client that is made of the document calls an operation."""
+    words = re.findall(r"\w+", path.removeprefix("/api"))
+    return "_".join([method.lower(), *words, *(["index"] if path.endswith("/") else [])])
 
 
 def _tag(path: str) -> str:
@@ -181,16 +191,9 @@ def _query(struct: Node) -> list[Node]:
     found = []
     for name, schema in struct["properties"].items():
         parameter: Node = {"name": name, "in": "query", "required": name in required}
-        choices = [choice for choice in schema.get("anyOf", [schema]) if choice != {"type": "null"}]
-        plain = dict(choices[0])
-        if "enum" in plain:
-            plain["enum"] = [value for value in plain["enum"] if value is not None]
-        if schema.get("default") is not None:
-            plain["default"] = schema["default"]
-        elif "default" in plain:
-            del plain["default"]
-        if "description" in schema:
-            parameter["description"] = plain.pop("description", schema["description"])
+        plain = dict(schema)
+        if "description" in plain:
+            parameter["description"] = plain.pop("description")
         found.append(parameter | {"schema": plain})
     return found
 

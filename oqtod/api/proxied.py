@@ -8,12 +8,20 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from oqtod.api.contract import RUNNER, Content, Media, Operation
+from oqtod.api.views import Time
 
 _ONE = "/api/sessions/{key}"
 
 Path = Annotated[str, msgspec.Meta(description="A path in the workspace, percent-decoded to bytes.")]
+
+
+Number = Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 0})]
+"""What is out of bounds is taken for the bound."""
+
+Flag = Annotated[str, msgspec.Meta(description="Yes is `true`, `1`, `yes`, `on`, or nothing.")]
 
 
 class FileError(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,14 +32,21 @@ class FileError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A file or folder; `children` for as many levels as were asked for."""
+    """A file or folder; `children` for as many levels as were asked for.
+
+    Bytes of a name that are no UTF-8 are lone surrogates (Python's surrogateescape); `path_encoded` is the
+    path as a URL has it then.
+    """
 
     name: str
     path: str
     type: Literal["file", "directory"]
-    size: int | msgspec.UnsetType = msgspec.UNSET
-    modified: str | int | msgspec.UnsetType = msgspec.UNSET
-    children: list[FileEntry] | msgspec.UnsetType = msgspec.UNSET
+    size: int | UnsetType = UNSET
+    modified: Time | UnsetType = UNSET
+    children: list[FileEntry] | UnsetType = UNSET
+    path_encoded: str | UnsetType = UNSET
+    is_symlink: bool | UnsetType = UNSET
+    truncated: bool | UnsetType = UNSET
 
 
 class FileDone(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +56,27 @@ class FileDone(msgspec.Struct, frozen=True, kw_only=True):
     path: str
 
 
+class FileWritten(FileDone, frozen=True, kw_only=True):
+    """What was written, and whether there was no such file before."""
+
+    size: int
+    created: bool
+
+
+class FileOfForm(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that a form brought."""
+
+    path: str
+    size: int
+
+
+class FilesOfForm(FileDone, frozen=True, kw_only=True):
+    """The files that a form brought; the first one's path and size stand beside the list."""
+
+    size: int
+    files: list[FileOfForm]
+
+
 class FileServerHealth(msgspec.Struct, frozen=True, kw_only=True):
     """That the file server is there."""
 
@@ -48,14 +84,14 @@ class FileServerHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tree(msgspec.Struct):
-    """The query of …/files/tree. `mode=simple` leaves out sizes and times."""
+    """The query of …/files/tree."""
 
     path: Path = ""
-    depth: int = 1
-    mode: Literal["full", "simple"] = "full"
-    show_hidden: bool = False
-    offset: int = 0
-    limit: int = 10_000
+    depth: Number = 1
+    mode: Annotated[str, msgspec.Meta(description="`simple` leaves out sizes and times.")] = "full"
+    show_hidden: Flag = "false"
+    offset: Number = 0
+    limit: Number = 10_000
 
 
 class OfPath(msgspec.Struct):
@@ -64,11 +100,25 @@ class OfPath(msgspec.Struct):
     path: Path
 
 
+class Read(msgspec.Struct):
+    """The query of reading a file. `download` has a browser save it."""
+
+    path: Path
+    download: Flag = "false"
+
+
 class Written(msgspec.Struct):
     """The query of writing a file. `mkdir` makes the folders that it lies in."""
 
     path: Path
-    mkdir: bool = False
+    mkdir: Flag = "false"
+
+
+class Uploaded(msgspec.Struct):
+    """The query of a form's files. `path` is the file, or the folder that they go into."""
+
+    path: Path = ""
+    mkdir: Flag = "false"
 
 
 class Renamed(msgspec.Struct):
@@ -76,8 +126,8 @@ class Renamed(msgspec.Struct):
 
     old_path: Path
     new_path: Path
-    overwrite: bool = False
-    mkdir: bool = False
+    overwrite: Flag = "false"
+    mkdir: Flag = "false"
 
 
 class Downloaded(msgspec.Struct):
@@ -97,19 +147,18 @@ class Thumbnail(msgspec.Struct):
     """The query of …/files/thumbnail; `size` in pixels."""
 
     path: Path
-    size: int = 256
+    size: Number = 256
 
 
 class Watched(msgspec.Struct):
     """The query of …/files/ws/watch."""
 
     path: Path = ""
-    recursive: bool = True
+    recursive: Flag = "true"
 
 
 _BYTES = Media("*/*", "The file, or the part of it that `Range` asks for.")
 _ZIP = Media("application/zip", "A zip file, made as it is sent.")
-_UPGRADED = Media("*/*", "A WebSocket; nothing more is HTTP.")
 
 
 def _files(
@@ -143,13 +192,13 @@ PROXIED = [
         "/file",
         "Read a file, or parts of it. `ETag` and the conditions of RFC 9110 work.",
         {200: _BYTES, 206: _BYTES, 304: None, 416: None},
-        asks=OfPath,
+        asks=Read,
     ),
     _files(
         "PUT",
         "/file",
         "Write a file: the body.",
-        {200: FileDone},
+        {200: FileWritten},
         asks=Written,
         takes=Media("*/*", "The file."),
         fails=(409, 412, 413, 507),
@@ -158,8 +207,8 @@ PROXIED = [
         "POST",
         "/file",
         "Write files that a form brings.",
-        {200: FileDone},
-        asks=Written,
+        {200: FilesOfForm},
+        asks=Uploaded,
         takes=Media("multipart/form-data", "A form with files."),
         fails=(409, 412, 413, 415, 507),
     ),
@@ -199,7 +248,9 @@ PROXIED = [
         text="Open a terminal, over a WebSocket with the subprotocol `tty`: ttyd's protocol.",
         answers={101: None},
         refuses=RUNNER,
-        failures=dict.fromkeys((400, 403), Media("text/plain", "What the terminal's program says.")),
+        failures=dict.fromkeys(
+            (400, 403, 426, 503), Media("text/plain", "What the terminal's program says.")
+        ),
     ),
     *(
         Operation(

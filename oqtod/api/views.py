@@ -211,49 +211,6 @@ class SessionLogs(msgspec.Struct, frozen=True, kw_only=True):
     services: dict[str, list[str]]
 
 
-class Runner(msgspec.Struct, frozen=True, kw_only=True):
-    """An account and its runner. `socket` and `service` are ActiveState of org.freedesktop.systemd1(5).
-
-    `result` says how its last run ended. `user_id` is null in personal mode, where it is everybody's.
-    """
-
-    account: str
-    uid: int
-    home: str
-    user_id: str | None
-    username: str | None
-    socket_path: str
-    socket: str
-    service: str
-    result: str
-    pid: int | None
-    started_at: str | None
-    live_sessions: int
-
-
-class Listener(msgspec.Struct, frozen=True, kw_only=True):
-    """Who listens on a port."""
-
-    uid: int
-    account: str | None
-
-
-PortPurpose = Literal["agent", "fileserver", "terminal", "preview", "stream"]
-
-
-class Port(msgspec.Struct, frozen=True, kw_only=True):
-    """A port that a live session holds. `foreign` says that somebody else listens there."""
-
-    port: int
-    purpose: PortPurpose
-    session_id: str
-    readable_id: str
-    user_id: str
-    linux_user: str | None
-    listener: Listener | None
-    foreign: bool
-
-
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """Whether something that oqtod needs is well."""
 

@@ -45,11 +45,12 @@ _CODES = {
 
 
 class FileError(Exception):
-    """A request that can't be done; `code` is one of `STATUS`."""
+    """A request that can't be done; `code` is one of `STATUS`, `headers` go with the answer."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         super().__init__(message)
         self.code = code
+        self.headers = headers
 
 
 def explained(error: OSError) -> FileError:

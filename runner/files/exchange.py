@@ -109,7 +109,8 @@ class Exchange:
     async def refuse(self, error: FileError) -> None:
         """Answer with an error, where no answer has begun."""
         if self.http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            await self.json({"error": str(error), "code": error.code}, status=STATUS[error.code])
+            body = {"error": str(error), "code": error.code}
+            await self.json(body, status=STATUS[error.code], headers=[*error.headers])
 
     async def send_file(self, descriptor: int, start: int, end: int) -> None:
         """Send bytes of a file as the body, sendfile(2): from the page cache into the socket, past Python."""

@@ -16,9 +16,16 @@ from runner.files.listing import PAGE, Listing
 from runner.files.tree import Tree
 
 _MAX_PAGE = 50_000
-_ROUTES = {
-    *(b"/health", b"/tree", b"/file", b"/mkdir", b"/rename"),
-    *(b"/download", b"/download-zip", b"/thumbnail", b"/ws/watch"),
+_METHODS = {
+    b"/health": b"GET, HEAD",
+    b"/tree": b"GET, HEAD",
+    b"/file": b"DELETE, GET, HEAD, POST, PUT",
+    b"/mkdir": b"POST, PUT",
+    b"/rename": b"POST",
+    b"/download": b"GET, HEAD",
+    b"/download-zip": b"GET, HEAD",
+    b"/thumbnail": b"GET, HEAD",
+    b"/ws/watch": b"GET",
 }
 
 
@@ -96,8 +103,9 @@ class Connection:
                 await self._thumbnail(asked)
             case (b"GET", b"/ws/watch"):
                 await sockets.watch(self._exchange, self._tree, asked)
-            case (_, found) if found in _ROUTES:
-                raise FileError("METHOD_NOT_ALLOWED", f"{found.decode()} doesn't know that method")
+            case (_, found) if found in _METHODS:
+                message = f"{found.decode()} doesn't know that method"
+                raise FileError("METHOD_NOT_ALLOWED", message, ((b"allow", _METHODS[found]),))
             case _:
                 raise FileError("NOT_FOUND", "there is no such route")
 

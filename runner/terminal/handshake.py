@@ -85,8 +85,10 @@ def accept(request: h11.Request, rule: OriginRule) -> h11.InformationalResponse:
     headers: dict[bytes, bytes] = {}
     for name, value in request.headers:
         headers[name] = headers[name] + b"," + value if name in headers else value
-    if request.method != b"GET" or request.http_version != b"1.1":
-        raise HandshakeRefusedError(400, "a WebSocket starts with GET and HTTP/1.1")
+    if request.method != b"GET":
+        raise HandshakeRefusedError(405, "a WebSocket starts with GET", (("Allow", "GET"),))
+    if request.http_version != b"1.1":
+        raise HandshakeRefusedError(400, "a WebSocket starts with HTTP/1.1")
     if b"websocket" not in _tokens(headers, b"upgrade") or b"upgrade" not in _tokens(headers, b"connection"):
         raise HandshakeRefusedError(426, "this address speaks WebSocket only", (("Upgrade", "websocket"),))
     if headers.get(b"sec-websocket-version") != b"13":

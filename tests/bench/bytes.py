@@ -14,6 +14,7 @@ import json
 import os
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +28,7 @@ from tests.bench.load import percentile
 from tests.bench.peers import Peer
 from tests.bench.processes import cpu_seconds, memory, with_children
 
-_IDLE = 2000
+_IDLE, _IDLE_QUICK = 2000, 500
 _WARM_UP = 20
 _SETTLE = 0.5
 _STREAMS = (1, 4)
@@ -35,6 +36,8 @@ _CONNECTIONS = (16, 128)
 _MANY, _RATE = 200, 20.0
 _AT_ONCE = 16
 _KEYS = 400
+_BUSY = 0.5
+"""The load average above which small figures mean little."""
 
 Figures = dict[str, float]
 """What was measured of one peer, by name: rates a second, seconds, bytes."""
@@ -42,11 +45,12 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Run:
-    """How long and how often to measure. `seconds` is for one measurement."""
+    """How long and how often to measure. `seconds` is for one; `idle` WebSockets are held open."""
 
     folder: Path
     seconds: float
     rounds: int
+    idle: int
 
 
 def requests(peer: Peer, run: Run) -> Figures:
@@ -103,9 +107,9 @@ def idle(peer: Peer, run: Run) -> Figures:
     with load.websockets(peer.websockets, peer.echo, _WARM_UP):
         time.sleep(_SETTLE)
     before = memory(with_children(peer.pid))
-    with load.websockets(peer.websockets, peer.echo, _IDLE):
+    with load.websockets(peer.websockets, peer.echo, run.idle):
         time.sleep(_SETTLE)
-        return {"idle": (memory(with_children(peer.pid)) - before) / _IDLE}
+        return {"idle": (memory(with_children(peer.pid)) - before) / run.idle}
 
 
 ROWS: dict[str, Callable[[Peer, Run], Figures]] = {
@@ -119,9 +123,13 @@ ROWS: dict[str, Callable[[Peer, Run], Figures]] = {
 _HIGHER_IS_BETTER = ("requests", "bulk", "files", "upgrades")
 
 
-def measure(run: Run, names: list[str], rows: list[str]) -> dict[str, Figures]:
-    """Start the peers, and measure them in turn; oqtod runs always, as the backends are in its session."""
+def measure(run: Run, names: list[str], rows: list[str]) -> tuple[dict[str, Figures], list[str]]:
+    """Start the peers, and measure them in turn; return the figures, and what could not be measured.
+
+    oqtod runs always, as the backends are in its session.
+    """
     results: dict[str, Figures] = {name: {} for name in names}
+    failures: list[str] = []
     with ExitStack() as stack:
         ours, behind = stack.enter_context(peers.oqtod(run.folder))
         running = [ours] if ours.name in names else []
@@ -135,10 +143,14 @@ def measure(run: Run, names: list[str], rows: list[str]) -> dict[str, Figures]:
                 for peer in running:
                     if not _applies(row, peer, number):
                         continue
-                    print(f"\r\033[Kround {number + 1}: {row} of {peer.name}", end="", file=sys.stderr)
-                    _keep_best(results[peer.name], ROWS[row](peer, run))
+                    step = f"round {number + 1}: {row} of {peer.name}"
+                    print(f"\r\033[K{step}", end="", file=sys.stderr, flush=True)
+                    try:
+                        _keep_best(results[peer.name], ROWS[row](peer, run))
+                    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+                        failures.append(f"{step}: {error}")
     print("\r\033[K", end="", file=sys.stderr)
-    return results
+    return results, failures
 
 
 def _applies(row: str, peer: Peer, number: int) -> bool:
@@ -186,7 +198,10 @@ RATIOS = [
 
 
 def compare(results: dict[str, Figures]) -> list[dict[str, object]]:
-    """Return the ratios that can be made of what was measured."""
+    """Return the ratios that can be made of what was measured.
+
+    Where a peer seems to add nothing, there is noise and no ratio.
+    """
     found: list[dict[str, object]] = []
     for ratio in RATIOS:
         ours = results.get("oqtod", {})
@@ -197,14 +212,16 @@ def compare(results: dict[str, Figures]) -> list[dict[str, object]]:
         if direct is None or ratio.figure not in ours or ratio.figure not in theirs:
             continue
         base = theirs[ratio.figure] - direct
-        value = (ours[ratio.figure] - direct) / base if base > 0 else float("inf")
-        met = value >= ratio.target if ratio.at_least else value <= ratio.target
+        value = (ours[ratio.figure] - direct) / base if base > 0 else None
+        met = None
+        if value is not None:
+            met = value >= ratio.target if ratio.at_least else value <= ratio.target
         found.append(
             {
                 "name": ratio.name,
                 "figure": ratio.figure,
                 "by": ratio.peer,
-                "ratio": round(value, 3),
+                "ratio": round(value, 3) if value is not None else None,
                 "target": ratio.target,
                 "at_least": ratio.at_least,
                 "met": met,
@@ -266,10 +283,10 @@ def show(results: dict[str, Figures], ratios: list[dict[str, object]]) -> None:
         )
     print()
     for ratio in ratios:
-        sign, word = ("≥", "met") if ratio["at_least"] else ("≤", "met")
-        word = word if ratio["met"] else "NOT met"
         name = f"{ratio['name']} ({ratio['figure']}) ÷ {ratio['by']}"
-        print(f"{name:80} {ratio['ratio']:8.2f}  {sign} {ratio['target']:<5} {word}")
+        value = "noise" if ratio["ratio"] is None else f"{ratio['ratio']:.2f}"
+        word = "can't say" if ratio["met"] is None else "met" if ratio["met"] else "NOT met"
+        print(f"{name:80} {value:>8}  {'≥' if ratio['at_least'] else '≤'} {ratio['target']:<5} {word}")
 
 
 def _cell(column: Column, name: str, figures: Figures, direct: Figures) -> str:
@@ -290,8 +307,8 @@ def main() -> None:
     parser.add_argument("--peers", default=",".join(names), help="some of: %(default)s")
     parser.add_argument("--rows", default=",".join(ROWS), help="some of: %(default)s")
     parser.add_argument("--quick", action="store_true", help="one short round, in less than a minute")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds; the best counts (default: 3)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="for a measurement (default: 2)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds; the best counts (default: 5)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for a measurement (default: 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args()
     wanted, rows = options.peers.split(","), options.rows.split(",")
@@ -300,18 +317,24 @@ def main() -> None:
             parser.error(f"{', '.join(sorted(unknown))}: choose from {', '.join(known)}")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    load_average = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="oqb.") as folder:
-        run = Run(Path(folder), options.seconds, options.rounds)
+        run = Run(Path(folder), options.seconds, options.rounds, _IDLE)
         if options.quick:
-            run = replace(run, seconds=0.5, rounds=1)
-        results = measure(run, wanted, [row for row in ROWS if row in rows])
+            run = replace(run, seconds=0.5, rounds=1, idle=_IDLE_QUICK)
+        results, failures = measure(run, wanted, [row for row in ROWS if row in rows])
     ratios = compare(results)
     show(results, ratios)
     if options.json is not None:
-        machine = {"cpus": os.cpu_count(), "kernel": os.uname().release}
-        options.json.write_text(
-            json.dumps({"machine": machine, "results": results, "ratios": ratios}, indent=2)
-        )
+        machine = {"cpus": os.cpu_count(), "kernel": os.uname().release, "load": load_average}
+        document = {"machine": machine, "results": results, "ratios": ratios, "failures": failures}
+        options.json.write_text(json.dumps(document, indent=2) + "\n")
+    if load_average > _BUSY:
+        print(f"The load was {load_average:.1f} before it began: others were at work too.", file=sys.stderr)
+    for failure in failures:
+        print(f"not measured: {failure}", file=sys.stderr)
+    if failures:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def bulk(address: Address, path: str, streams: int, seconds: float) -> tuple[int
             until = begun + seconds
             while time.perf_counter() < until:
                 connected.sendall(address.head(path))
-                left = _length_of_answer(connected)
+                left = _length_of_answer(connected, path)
                 while left and time.perf_counter() < until:
                     got = connected.recv_into(buffer, min(left, len(buffer)))
                     if not got:
@@ -112,21 +112,21 @@ def bulk(address: Address, path: str, streams: int, seconds: float) -> tuple[int
     return sum(counts), max(ends) - min(begins)
 
 
-def _length_of_answer(connected: socket.socket) -> int:
-    head = _head(connected)
+def _length_of_answer(connected: socket.socket, path: str) -> int:
+    head = _head(connected, path)
     length = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
     if length is None or not head.startswith(b"HTTP/1.1 200"):
-        raise RuntimeError(f"not the file: {head!r}")
+        raise RuntimeError(f"{path} is not the file: {head!r}")
     return int(length[1])
 
 
-def _head(connected: socket.socket) -> bytes:
+def _head(connected: socket.socket, path: str) -> bytes:
     """Read the head of an answer, and not a byte more."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         seen = connected.recv(65536, socket.MSG_PEEK)
         if not seen:
-            raise RuntimeError(f"no answer: {head!r}")
+            raise RuntimeError(f"{path}: the connection closed after {head!r}")
         end = (head + seen).find(b"\r\n\r\n")
         head += connected.recv(end + 4 - len(head) if end >= 0 else len(seen))
     return head
@@ -136,7 +136,7 @@ def open_websocket(address: Address, path: str, *, subprotocol: str | None = Non
     """Return a connection after its handshake."""
     connected = address.connect()
     connected.sendall(address.upgrade(path, subprotocol=subprotocol))
-    head = _head(connected)
+    head = _head(connected, path)
     if not head.startswith(b"HTTP/1.1 101"):
         raise RuntimeError(f"no upgrade: {head!r}")
     return connected

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 PATIENCE = 20.0
 
@@ -58,10 +60,33 @@ class App(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
+class _Server(ThreadingHTTPServer):
+    """Ends with its connections: whoever keeps one for later must not keep the program."""
+
+    daemon_threads = False
+
+    def __init__(self, port: int) -> None:
+        self._connections: list[socket.socket] = []
+        super().__init__(("127.0.0.1", port), App)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        self._connections.append(connection)
+        return connection, address
+
+    def server_close(self) -> None:
+        for connection in self._connections:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it is closed already
+        super().server_close()
+
+
 @contextmanager
 def app(port: int) -> Iterator[None]:
     """Run the program outside of the sandbox, as the same account: whose it is, is what counts."""
-    with ThreadingHTTPServer(("127.0.0.1", port), App) as server:
+    with _Server(port) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:

@@ -41,7 +41,7 @@ def test_the_answer() -> None:
 @pytest.mark.parametrize(
     ("bad", "status"),
     [
-        (request(method="POST"), 400),
+        (request(method="POST"), 405),
         (request(version="1.0"), 400),
         (request(Upgrade=None), 426),
         (request(Upgrade="h2c"), 426),
