@@ -26,7 +26,8 @@ _SCHEMES = ("http", "https", "file", "about", "data", "blob")
 _THE_PAGES_OWN = ("navigation", "timeout", "dialog")
 """Why a page may not be there, where the browser is, and shows what it has to say about that."""
 
-Pixels = Annotated[int, msgspec.Meta(ge=100, le=4096)]
+Pixels = Annotated[float, msgspec.Meta(ge=100, le=4096)]
+"""CSS pixels, of which a page may measure fractions; rounded."""
 
 
 class Start(msgspec.Struct):
@@ -73,6 +74,10 @@ class Browser:
                 answers={204: None},
                 refuses=refuses,
             ),
+            *(
+                Endpoint("GET", f"{one}/browser/stream", self.stream, answers={101: None}, refuses=RUNNER)
+                for one in ("/api/sessions/{key}", "/api/session/{key}")
+            ),
         ]
 
     async def start(self, request: Request) -> Response:
@@ -84,7 +89,7 @@ class Browser:
         url = _checked(asked.url)
         session = await self._session(principal_of(request).user.id, asked)
         if asked.viewport_width is not None and asked.viewport_height is not None:
-            size = str(asked.viewport_width), str(asked.viewport_height)
+            size = str(round(asked.viewport_width)), str(round(asked.viewport_height))
             await self._gateway.browsers.command(session, "set", "viewport", *size)
         error: str | msgspec.UnsetType = msgspec.UNSET
         try:
@@ -103,11 +108,19 @@ class Browser:
             await self._gateway.browsers.close(session)
         elif asked.action == "navigate":
             if asked.url is None:
-                raise Refusal("unprocessable", "the body doesn't fit: navigate needs a url")
+                raise Refusal("bad_request", "navigate needs a url")
             await self._gateway.browsers.command(session, "open", _checked(asked.url))
         else:
             await self._gateway.browsers.command(session, asked.action)
         return Response(status_code=204)
+
+    async def stream(self, request: Request) -> Response:
+        """Watch the session's browser and use it, over a WebSocket: JSON texts, see docs/browser.md.
+
+        An upgrade goes to the session's browser; here is who comes without one.
+        """
+        self._gateway.sessions.records.find(principal_of(request).user.id, request.path_params["key"])
+        raise Refusal("bad_request", "this is a WebSocket", "connect with a client that upgrades")
 
     async def _session(self, user_id: str, asked: Start) -> Session:
         if asked.session_id is not None:

@@ -254,16 +254,6 @@ PROXIED = [
     ),
     *(
         Operation(
-            method="GET",
-            path=f"{path}/browser/stream",
-            text="Watch the session's browser and use it, over a WebSocket: JSON texts, see docs/browser.md.",
-            answers={101: None},
-            refuses=RUNNER,
-        )
-        for path in (_ONE, "/api/session/{key}")
-    ),
-    *(
-        Operation(
             method=method,
             path=f"{_ONE}/ports/{{port}}/{{path}}",
             text="Ask a program that listens on a port of the session's.\n\n"

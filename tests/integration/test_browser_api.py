@@ -135,7 +135,8 @@ def test_a_click_is_seen_at_once(dev: Http, session: dict[str, Any]) -> None:
 def test_the_other_path_of_the_stream(dev: Http, session: dict[str, Any]) -> None:
     with Viewer(dev.websocket(f"/api/session/{session['readable_id']}/browser/stream")) as viewer:
         viewer.until(lambda: viewer.status.get("connected"))
-    assert dev.get(f"/api/session/{session['id']}/browser/stream").status == 404
+    assert dev.get(f"/api/session/{session['id']}/browser/stream").status == 400
+    assert dev.post(f"/api/sessions/{session['id']}/browser/stream").status == 405
     assert dev.post(f"/api/sessions/{session['id']}/browser/command", {"args": ["status"]}).status in (
         404,
         405,
@@ -179,7 +180,7 @@ def test_what_is_asked_for_wrongly(dev: Http, session: dict[str, Any]) -> None:
         == 422
     )
     assert status("action", session_id=session["id"], action="explode") == 422
-    assert status("action", session_id=session["id"], action="navigate") == 422
+    assert status("action", session_id=session["id"], action="navigate") == 400
     assert status("action", session_id="nothing", action="reload") == 404
     assert state(dev, session) == "stopped"
     assert status("action", session_id=session["id"], action="close") == 204
