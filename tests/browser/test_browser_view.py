@@ -48,6 +48,10 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
     try:
         yield running
     finally:
+        client = running.client()
+        for session in client.send("GET", "/api/sessions").json:  # or their profiles would stay in the home
+            client.post(f"/api/sessions/{session['id']}/stop")
+            assert client.send("DELETE", f"/api/sessions/{session['id']}").status == 204
         stop(running)
 
 
