@@ -1,7 +1,7 @@
 # The ways into this checkout. What each needs is set up by packaging/setup, once.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz bench lint deb clean
+.PHONY: help run test fuzz bench lint manual deb clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do \
@@ -29,6 +29,11 @@ lint: ## Check style and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+manual: ## Write docs/commands.md, and pages for man(1) to dist/man
+	@packaging/setup run
+	.venv/bin/python packaging/manual.py markdown >docs/commands.md
+	.venv/bin/python packaging/manual.py pages dist/man
 
 deb: ## Build dist/oqtod_VERSION_all.deb
 	@packaging/build-deb

@@ -74,13 +74,13 @@ _TABLE: list[tuple[str, str, Need]] = [
     (_READ, r"/api/ws/mux", _scoped("terminal", "files:read", "files:write")),
     (_READ, r"/api/(projects|templates)(/.*)?", _scoped("projects:read")),
     (_ANY, r"/api/(projects|templates)(/.*)?", _scoped("projects:write")),
-    (_ANY, r"/api/admin(/.*)?", ADMIN),
+    (_ANY, r"/api/admin(/.*)?|/metrics", ADMIN),
 ]
 _RULES = [(re.compile(methods), re.compile(path, re.DOTALL), need) for methods, path, need in _TABLE]
 
 
 def needed(method: str, path: str) -> Need:
-    """Return what a request to a path under /api needs; `path` is decoded, without the query.
+    """Return what a request to /metrics or a path under /api needs; `path` is decoded, without the query.
 
     What nobody thought of is for people who logged in.
     """

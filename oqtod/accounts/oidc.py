@@ -68,7 +68,10 @@ class Provider:
         claims = await self.check(token, header)
         if claims is None:
             return None
-        credential = "oidc:" + hashlib.sha256(token.encode()).hexdigest()
+        # What is signed, without the signature: that one has spare bits, and on a curve two forms, in which a
+        # token that was revoked would be another one.
+        signed = token.rpartition(".")[0]
+        credential = "oidc:" + hashlib.sha256(signed.encode()).hexdigest()
         if self._tokens.is_revoked(credential):
             return None
         user = await self._identities.user(claims.iss, claims.sub, claims.profile, issued=int(claims.iat))

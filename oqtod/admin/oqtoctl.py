@@ -25,6 +25,7 @@ _COMMANDS = {
     "invite": "oqtod.admin.invites:invite",
     "key": "oqtod.admin.keys:key",
     "port": "oqtod.admin.ports:port",
+    "audit": "oqtod.admin.audit:audit",
     "config": "oqtod.admin.configuration:config_group",
     "sandbox": "oqtod.admin.sandbox:sandbox",
     "hash-password": "oqtod.admin.passwords:hash_password",

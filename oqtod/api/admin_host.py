@@ -6,24 +6,20 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 import msgspec
-import psutil
 import trio
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from oqtod import __version__
-from oqtod.api import known, views
+from oqtod.api import host_use, known, views
 from oqtod.api.admin_users import counted
 from oqtod.api.contract import RUNNER, Endpoint, Media
+from oqtod.api.host_use import HostUse
 from oqtod.api.requests import json, note, query
-from oqtod.clock import now
 from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
 from oqtod.sessions.model import STATUSES, Session, Status
-
-METRICS_INTERVAL = 2.0
-"""Seconds between two snapshots of the host."""
 
 
 class Picked(msgspec.Struct):
@@ -39,6 +35,7 @@ class AdminHost:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._host = HostUse(gateway)
 
     def routes(self) -> list[Endpoint]:
         """Return the routes."""
@@ -63,7 +60,11 @@ class AdminHost:
                 "GET",
                 "/api/admin/metrics",
                 self.metrics,
-                answers={200: Media("text/event-stream", "A snapshot of the host every two seconds.")},
+                answers={
+                    200: Media(
+                        "text/event-stream", "A snapshot of the host, and of who uses it, every two seconds."
+                    )
+                },
             ),
         ]
 
@@ -143,28 +144,14 @@ class AdminHost:
         )
 
     async def metrics(self, request: Request) -> Response:
-        """Stream snapshots of the host as server-sent events."""
+        """Stream snapshots of the host and of who uses it, as server-sent events."""
         headers = {"cache-control": "no-store"}
         return StreamingResponse(self._snapshots(), media_type="text/event-stream", headers=headers)
 
     async def _snapshots(self) -> AsyncIterator[bytes]:
-        psutil.cpu_percent()  # counts from here
         while True:
-            memory = psutil.virtual_memory()
-            snapshot: dict[str, object] = {
-                "timestamp": now(),
-                "host": {
-                    "cpu_percent": psutil.cpu_percent(),
-                    "mem_total_bytes": memory.total,
-                    "mem_used_bytes": memory.used,
-                    "mem_available_bytes": memory.available,
-                },
-                "containers": [],
-                "sessions": Counter(session.status for session in self._gateway.sessions.records.live()),
-                "error": None,
-            }
-            yield b"data: %s\n\n" % msgspec.json.encode(snapshot)
-            await trio.sleep(METRICS_INTERVAL)
+            yield b"data: %s\n\n" % msgspec.json.encode(await self._host.snapshot())
+            await trio.sleep(host_use.INTERVAL)
 
     def _all(self) -> list[Session]:
         records = self._gateway.sessions.records

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import pwd
-import socket
 from typing import Literal
 
 import msgspec
@@ -16,10 +15,7 @@ from oqtod.api.contract import Endpoint
 from oqtod.api.requests import json
 from oqtod.sessions.context import Gateway
 from oqtod.sessions.model import Session
-from oqtod.sessions.ports import BLOCK, preview_ports
-from runner import listeners
-
-_LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+from oqtod.sessions.ports import BLOCK, listeners, preview_ports
 
 
 class Listener(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,10 +61,10 @@ class AdminPorts:
         return json(await trio.to_thread.run_sync(self._ports, self._gateway.sessions.records.live()))
 
     def _ports(self, sessions: list[Session]) -> list[Port]:
-        found = []
+        found, listening = [], listeners()
         for session in sessions:
             for port, purpose in _held(session):
-                uid = _listener(port)
+                uid = listening.get(port)
                 listener = None if uid is None else Listener(uid=uid, account=_account(uid))
                 found.append(
                     Port(
@@ -96,15 +92,6 @@ def _held(session: Session) -> list[tuple[int, PortPurpose]]:
     if session.stream_port is not None:
         held.append((session.stream_port, "stream"))
     return held
-
-
-def _listener(port: int) -> int | None:
-    """Return the uid of whoever a connection to this port of the loopback would reach."""
-    for family, address in _LOOPBACK:
-        uid = listeners.owner(family, address, port)
-        if uid is not None:
-            return uid
-    return None
 
 
 @functools.lru_cache(maxsize=1024)

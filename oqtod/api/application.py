@@ -16,6 +16,7 @@ from oqtod.accounts.principal import Principal
 from oqtod.accounts.users import User
 from oqtod.api import events, handover, known, requests, views
 from oqtod.api.account import Account
+from oqtod.api.admin_audit import AdminAudit
 from oqtod.api.admin_host import AdminHost
 from oqtod.api.admin_invites import AdminInvites
 from oqtod.api.admin_ports import AdminPorts
@@ -26,6 +27,7 @@ from oqtod.api.browser import Browser
 from oqtod.api.contract import RUNNER, Endpoint, Media
 from oqtod.api.gate import Gate
 from oqtod.api.health import Health
+from oqtod.api.metrics import Metrics
 from oqtod.api.openapi import OpenApi
 from oqtod.api.proxied import PROXIED
 from oqtod.api.requests import body, json, principal_of
@@ -67,6 +69,8 @@ class Api:
             *AdminPorts(self._gateway).routes(),
             *Browser(self._gateway).routes(),
             *handover.Handover(self._gateway).routes(),
+            *AdminAudit(self._gateway).routes(),
+            *Metrics(self._gateway).routes(),
             *self._sessions(),
         ]
         description = OpenApi(routes, PROXIED)

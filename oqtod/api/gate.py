@@ -117,7 +117,7 @@ class Gate:
             authenticator.check_host(asked)
         if _CONTROL.search(path):
             raise Refusal("bad_request", "there are control characters in the path")
-        if path != "/api" and not path.startswith("/api/"):
+        if path not in ("/api", "/metrics") and not path.startswith("/api/"):
             await self._application(scope, receive, send)
             return
         if asked.method == "OPTIONS":

@@ -15,9 +15,9 @@ from oqtod import __version__
 from oqtod.api import views
 from oqtod.api.contract import Endpoint
 from oqtod.api.requests import json, query
+from oqtod.errors import Refusal
 from oqtod.sessions.context import Gateway
 from oqtod.store.database import StorageError
-from oqtod.supervisor import messages
 
 _TIMEOUT = 2.0
 _FREE_BYTES = 64 * 1024 * 1024
@@ -78,9 +78,7 @@ class Health:
     async def _supervisor(self) -> str | None:
         try:
             with trio.fail_after(_TIMEOUT):
-                stream = await trio.open_unix_socket(messages.SOCKET)
-        except (OSError, trio.TooSlowError):
+                await self._gateway.sessions.runners.accounts()
+        except (Refusal, trio.TooSlowError):
             return "the supervisor can't be reached"
-        with trio.move_on_after(_TIMEOUT):
-            await stream.aclose()
         return None

@@ -177,7 +177,7 @@ def _name(method: str, path: str) -> str:
 
 def _tag(path: str) -> str:
     """Return the part of the API that a path belongs to."""
-    parts = path.removeprefix("/api/").split("/")
+    parts = path.removeprefix("/api").strip("/").split("/")
     if parts[0] == "admin":
         return "/".join(parts[:2])
     if parts[0] == "sessions" and len(parts) > 2 and parts[2] in ("terminal", "files", "ports", "browser"):

@@ -99,7 +99,7 @@ async def _run(loaded: Loaded, database: Database, path: Path | None, overrides:
         async with trio.open_nursery() as serving:
             serving.start_soon(readiness.keep_alive)
             serving.start_soon(front.serve, listeners)
-            serving.start_soon(_serve_administrators, front, directory, config)
+            await serving.start(_serve_administrators, front, directory, config)
             serving.start_soon(recovery.keep)
             serving.start_soon(departures.keep)
             serving.start_soon(reaper.keep)
@@ -145,15 +145,25 @@ async def _directory(config: Config, nursery: trio.Nursery) -> RunnerDirectory:
     return PersonalDirectory(runner, admin_socket(config))
 
 
-async def _serve_administrators(front: Front, directory: RunnerDirectory, config: Config) -> None:
-    """Serve the admin socket, as soon as we have it."""
+async def _serve_administrators(
+    front: Front,
+    directory: RunnerDirectory,
+    config: Config,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve the admin socket, as soon as we have it; reports started after the first try."""
     while True:
         try:
             timeout = float(config.runtime.timeout)
             with await directory.listen_for_administrators(timeout=timeout) as listener:
+                task_status.started()
+                task_status = trio.TASK_STATUS_IGNORED
                 await front.serve_administrators(listener, personal=config.local.single_user)
         except (CallFailed, ConnectionLost, trio.TooSlowError, OSError) as error:
             log.warning("no admin socket at %s, so no oqtoctl, for now: %s", admin_socket(config), error)
+        task_status.started()
+        task_status = trio.TASK_STATUS_IGNORED
         await trio.sleep(_ADMIN_SOCKET_RETRY)
 
 

@@ -83,6 +83,10 @@ class Server(Section, frozen=True):
             allowed="IP addresses, or networks like 10.0.0.0/8",
         ),
     ] = field(default_factory=list)
+    metrics: Annotated[
+        bool,
+        key("Serve `GET /metrics` on the TCP port too, to administrators; the admin socket always does"),
+    ] = False
 
 
 class Runtime(Section, frozen=True):

@@ -26,6 +26,7 @@ class Link:
         self._nursery = nursery
         self._client: rpc.Client | None = None
         self._dialling = trio.Lock()
+        self.reconnections = 0
 
     async def call(self, call: rpc.Call[A], *, timeout: float) -> A:
         """Make a call, within `timeout` seconds in all.
@@ -55,6 +56,7 @@ class Link:
     async def _connected(self, timeout: float) -> rpc.Client:
         async with self._dialling:
             if self._client is None or self._client.lost is not None:
+                self.reconnections += self._client is not None
                 program = f"oqtod {__version__}"
                 self._client = await rpc.dial(
                     self.path, self._protocol, program=program, uid=self._uid, timeout=timeout

@@ -53,6 +53,7 @@ class Runners:
         self._nursery = nursery
         self._timeout = float(config.runtime.timeout)
         self._links: dict[str, tuple[RunnerAddress, Link]] = {}
+        self._reconnections_before = 0
         self._locating: dict[str, trio.Lock] = {}
 
     async def address(self, user_id: str) -> RunnerAddress:
@@ -148,7 +149,7 @@ class Runners:
     async def end(self, user_id: str, *, remove: bool, remove_home: bool) -> None:
         """End everything that a user's account runs; with `remove`, the account too. Raises Refusal."""
         with self._explained("the supervisor"):
-            self._links.pop(user_id, None)
+            self._forget(user_id)
             await self._directory.end(user_id, remove=remove, remove_home=remove_home, timeout=self._timeout)
 
     async def _opened(self, session: Session, call: Call[Any]) -> socket.socket:
@@ -172,9 +173,19 @@ class Runners:
                 return await link.call(call, timeout=self._timeout)
 
     async def _link_anew(self, user_id: str) -> Link:
-        self._links.pop(user_id, None)
+        self._forget(user_id)
         _, link = await self._link(user_id)
         return link
+
+    @property
+    def reconnections(self) -> int:
+        """How often a runner was connected to anew: it had ended, crashed, or been upgraded."""
+        return self._reconnections_before + sum(link.reconnections for _, link in self._links.values())
+
+    def _forget(self, user_id: str) -> None:
+        known = self._links.pop(user_id, None)
+        if known is not None:
+            self._reconnections_before += known[1].reconnections
 
     async def _link(self, user_id: str) -> tuple[RunnerAddress, Link]:
         async with self._locating.setdefault(user_id, trio.Lock()):

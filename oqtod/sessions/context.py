@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from oqtod.accounts.assembly import Accounts
 from oqtod.config import Config
@@ -12,6 +12,7 @@ from oqtod.sessions.lifecycle import Lifecycle
 from oqtod.sessions.reaper import Reaper
 from oqtod.store.database import Database
 from oqtod.telemetry.audit import Audit
+from oqtod.telemetry.traffic import Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +27,4 @@ class Gateway:
     browsers: Browsers
     departures: Departures
     audit: Audit
+    traffic: Traffic = field(default_factory=Traffic)

@@ -12,7 +12,9 @@ import os
 import posixpath
 import socket
 import weakref
+from collections import Counter
 from contextlib import AsyncExitStack
+from typing import Literal, get_args
 
 import trio
 
@@ -24,6 +26,7 @@ from oqtod.sessions.activity import Activity
 from oqtod.sessions.events import Events
 from oqtod.sessions.model import Session, Status
 from oqtod.sessions.records import AtCap, Records
+from oqtod.telemetry.durations import Durations
 from runner.protocol.messages import ServiceName, SessionStatus
 
 log = logging.getLogger(__name__)
@@ -32,6 +35,13 @@ _BUSY_SAMPLE = 0.2
 """Seconds over which the CPU use of a session is looked at before it is stopped to make room."""
 
 _GONE = "its processes ended outside of oqtod"
+
+StartOutcome = Literal["started", "refused", "unanswered"]
+StopReason = Literal["asked", "idle", "room", "ended", "unfinished"]
+"""Why a session was stopped: somebody said so, nobody used it, it made room for another, it was found without
+processes, or something earlier didn't come to its end."""
+
+_START_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
 class Lifecycle:
@@ -43,6 +53,9 @@ class Lifecycle:
         self.activity = activity
         self.events = Events()
         self.config = config
+        self.starts: Counter[StartOutcome] = Counter(dict.fromkeys(get_args(StartOutcome), 0))
+        self.start_seconds = Durations(_START_BOUNDS)
+        self.stops: Counter[StopReason] = Counter(dict.fromkeys(get_args(StopReason), 0))
         self._locks: weakref.WeakValueDictionary[str, trio.Lock] = weakref.WeakValueDictionary()
         self._starts = trio.CapacityLimiter(config.runtime.parallelism or os.cpu_count() or 1)
 
@@ -116,13 +129,18 @@ class Lifecycle:
                 session = await self._admit(session)
             return await self._start(session)
 
-    async def stop(self, session: Session, *, reason: str | None = None) -> Session:
-        """End a session's processes and release what it holds; fine when it is stopped. Raises Refusal."""
+    async def stop(
+        self, session: Session, *, reason: str | None = None, why: StopReason = "asked"
+    ) -> Session:
+        """End a session's processes and release what it holds; fine when it is stopped. Raises Refusal.
+
+        `reason` is for people, `why` is counted.
+        """
         async with self.lock(session.id):
             session = self.records.get(session.id)
             if not session.live:
                 return session
-            return await self.finish_stop(session, reason=reason)
+            return await self.finish_stop(session, why, reason=reason)
 
     async def delete(self, session: Session) -> None:
         """Forget a session, and what its browser kept. Raises Refusal: conflict while it is live."""
@@ -204,7 +222,7 @@ class Lifecycle:
         async with self.lock(session.id):
             session = self.records.get(session.id)
             if session.status == "running":
-                await self.finish_stop(session, reason=_GONE)
+                await self.finish_stop(session, "ended", reason=_GONE)
 
     async def _admit(self, session: Session) -> Session:
         """Record a new session, or that an old one is starting; make room for it at the cap."""
@@ -218,7 +236,7 @@ class Lifecycle:
                 if idlest is None:
                     raise
                 reason = f"stopped to make room for {session.readable_id}: sessions.max_concurrent_sessions"
-                await self.stop(idlest, reason=reason)
+                await self.stop(idlest, reason=reason, why="room")
 
     async def _idlest(self, user_id: str) -> Session | None:
         """Return the user's longest idle running session that is not busy."""
@@ -238,25 +256,31 @@ class Lifecycle:
     async def _start(self, session: Session, *, linux_user: str | None = None) -> Session:
         if session.status == "pending":
             session = await self.move(session, "starting", linux_user=linux_user)
+        begun = trio.current_time()
         try:
             async with self._starts:
                 await self.runners.start(session)
         except Unanswered as refusal:
             # It may have started, or still be about to.
+            self.starts["unanswered"] += 1
             await self.move(session, "stopping", error=refusal.message)
             raise
         except Refusal as refusal:
+            self.starts["refused"] += 1
             await self.move(session, "failed", error=refusal.message)
             raise
+        self.starts["started"] += 1
+        self.start_seconds.add(trio.current_time() - begun)
         log.info("session running", extra=fields(session))
         return await self.move(session, "running")
 
-    async def finish_stop(self, session: Session, *, reason: str | None = None) -> Session:
+    async def finish_stop(self, session: Session, why: StopReason, *, reason: str | None = None) -> Session:
         """Stop a live session whose lock the caller holds. Raises Refusal, and then it stays stopping."""
         if session.status != "stopping":
             session = await self.move(session, "stopping", error=reason)
         await self.runners.stop(session)
         session = await self.move(session, "stopped")
+        self.stops[why] += 1
         log.info("session stopped%s", f": {reason}" if reason else "", extra=fields(session))
         return session
 

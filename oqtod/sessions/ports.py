@@ -19,6 +19,9 @@ BLOCK = 3 + PREVIEW_PORTS
 _LAST = 65535
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _TIME_WAIT = "06"
+_LISTEN = "0A"
+_EVERYWHERE = ("00000000", "0" * 32)
+_LOOPBACK = ("0100007F", "0" * 24 + "01000000", "0000000000000000FFFF00000100007F")
 _DUAL = socket.has_dualstack_ipv6()
 _FAMILY = socket.AF_INET6 if _DUAL else socket.AF_INET
 
@@ -52,6 +55,24 @@ class Bound:
                 _, local, _, state, *_ = line.split()
                 (over if state == _TIME_WAIT else others).add(int(local.rpartition(":")[2], 16))
         return over - others
+
+
+def listeners() -> dict[int, int]:
+    """Return whose programs listen on which ports of the loopback: uids, proc_net_tcp(5)."""
+    everywhere: dict[int, int] = {}
+    loopback: dict[int, int] = {}
+    for table in _TABLES:
+        try:
+            lines = table.read_text().splitlines()[1:]
+        except FileNotFoundError:
+            continue  # a kernel without IPv6
+        for line in lines:
+            _, local, _, state, _, _, _, uid, *_ = line.split()
+            address, _, port = local.rpartition(":")
+            if state == _LISTEN and address in (*_EVERYWHERE, *_LOOPBACK):
+                found = loopback if address in _LOOPBACK else everywhere
+                found[int(port, 16)] = int(uid)
+    return everywhere | loopback
 
 
 def preview_ports(base: int) -> range:

@@ -118,7 +118,7 @@ class Reaper:
         async with self._lifecycle.lock(session.id):
             session = self._lifecycle.records.get(session.id)
             if session.status == "running" and self._lifecycle.activity.idle(session) >= self._timeout:
-                await self._lifecycle.finish_stop(session, reason=reason)
+                await self._lifecycle.finish_stop(session, "idle", reason=reason)
 
 
 def _ids(sessions: list[Session]) -> set[str]:

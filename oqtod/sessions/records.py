@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import msgspec
 
 from oqtod import clock
 from oqtod.errors import Refusal
 from oqtod.sessions import ports
-from oqtod.sessions.model import LIVE, TRANSITIONS, Session, Status, readable_id
+from oqtod.sessions.model import LIVE, STATUSES, TRANSITIONS, Session, Status, readable_id
 from oqtod.store.database import Database
 
 _LIVE = "('pending', 'starting', 'running', 'stopping')"
@@ -26,6 +27,16 @@ class AtCap(Refusal):
             f"{limit} sessions of yours are live and in use, and that is the limit",
             "stop one first; the administrator sets sessions.max_concurrent_sessions",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class PortUse:
+    """How many blocks of ports and ports for browser streams are held, and how many there are."""
+
+    blocks_used: int
+    blocks: int
+    streams_used: int
+    streams: int
 
 
 class Records:
@@ -77,6 +88,23 @@ class Records:
         """Return every live session."""
         query = f"SELECT * FROM sessions WHERE status IN {_LIVE}"  # noqa: S608  a constant
         return [_session(row) for row in self._database.rows(query)]
+
+    def counts(self) -> dict[Status, int]:
+        """Return how many sessions are in each state."""
+        found: dict[Status, int] = dict.fromkeys(STATUSES, 0)
+        rows = self._database.rows("SELECT status, count(*) FROM sessions GROUP BY status")
+        return found | {row[0]: row[1] for row in rows}
+
+    def port_use(self) -> PortUse:
+        """Return how much of the port ranges sessions hold."""
+        first, ranges = self._ranges.stream_base, self._ranges
+        query = "SELECT count(DISTINCT session_id), coalesce(sum(port >= ? AND port < ?), 0) FROM ports"
+        row = self._database.row(query, (first, first + ranges.stream_count)) if ranges.streams else None
+        if row is None:
+            row = self._database.row("SELECT count(DISTINCT session_id), 0 FROM ports")
+        assert row is not None
+        streams = ranges.stream_count if ranges.streams else 0
+        return PortUse(row[0], sum(1 for _ in ranges.blocks()), row[1], streams)
 
     async def add(self, session: Session) -> Session:
         """Record a new session, with ports of its own, as pending. Raises AtCap, Refusal."""

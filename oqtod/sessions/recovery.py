@@ -99,13 +99,13 @@ class Recovery:
     async def _finish(self, session: Session) -> None:
         """Bring a session that nobody is moving to a state where it can rest."""
         if session.status == "stopping":
-            await self._lifecycle.finish_stop(session)
+            await self._lifecycle.finish_stop(session, "unfinished")
         elif session.status in ("pending", "starting"):
             known = await self._lifecycle.runners.statuses(session.user_id)
             if session.id in known:
                 await self._running(session)
             else:
-                await self._lifecycle.finish_stop(session, reason="it did not finish starting")
+                await self._lifecycle.finish_stop(session, "unfinished", reason="it did not finish starting")
 
     async def _reconcile_user(self, user_id: str) -> None:
         lifecycle = self._lifecycle
@@ -115,13 +115,13 @@ class Recovery:
             async with lifecycle.lock(listed.id):
                 session = lifecycle.records.get(listed.id)
                 if session.status == "stopping":
-                    await lifecycle.finish_stop(session)
+                    await lifecycle.finish_stop(session, "unfinished")
                 elif not session.live:
                     continue
                 elif session.id not in known:
-                    await lifecycle.finish_stop(session, reason=_ENDED_MEANWHILE)
+                    await lifecycle.finish_stop(session, "ended", reason=_ENDED_MEANWHILE)
                 elif lifecycle.config.local.cleanup_on_startup:
-                    await lifecycle.finish_stop(session, reason=_CLEANED_UP)
+                    await lifecycle.finish_stop(session, "unfinished", reason=_CLEANED_UP)
                 elif session.status != "running":
                     await self._running(session)
         for unknown in known.keys() - {session.id for session in recorded}:

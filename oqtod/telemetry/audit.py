@@ -8,9 +8,10 @@ when the disk is back.
 from __future__ import annotations
 
 import logging
-import os
 import threading
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ import msgspec
 import trio
 
 from oqtod.clock import now
+from oqtod.telemetry.line_file import LineFile
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ SLOW = 5.0
 _BATCH = 1000
 _PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _CLOSING = 5.0
+_FOLLOWED = 10_000  # lines that wait for a slow follower
 
 Outcome = Literal["success", "failure", "denied"]
 
@@ -90,14 +93,44 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     detail: str | None = None
 
 
+class Follower:
+    """Somebody who watches the log. Who is too slow misses lines, and is told how many."""
+
+    def __init__(self) -> None:
+        self._told: list[bytes] = []
+        self._more = trio.Event()
+        self._missed = 0
+
+    def tell(self, lines: list[bytes]) -> None:
+        """Hand over lines that were written."""
+        room = _FOLLOWED - len(self._told)
+        self._told += lines[:room]
+        self._missed += len(lines[room:])
+        self._more.set()
+
+    async def next(self) -> tuple[list[bytes], int]:
+        """Return the next lines, and how many were missed after them."""
+        await self._more.wait()
+        self._more = trio.Event()
+        lines, self._told = self._told, []
+        missed, self._missed = self._missed, 0
+        return lines, missed
+
+
 class Audit:
     """The audit log of one gateway. Without a path nothing is written."""
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._file: _File | None = _File(path) if path is not None else None
+        self.events: Counter[tuple[str, Outcome]] = Counter()
+        """How often each event had each outcome, whether there is a file or not."""
+        self.path = path
+        self._file = LineFile(path) if path is not None else None
         self._waiting: deque[bytes] = deque()
         self._wake = trio.Event()
+        self._accepted = 0  # lines that found room
+        self._written = 0  # how many of them are in the file
+        self._progress = trio.Event()
+        self._followers: set[Follower] = set()
         self._lost = 0  # lines that found no room
         self._lost_told = 0  # how many of them the log itself tells of
         self._lock = threading.Lock()  # held by the thread that writes
@@ -107,18 +140,30 @@ class Audit:
     def write(self, line: Line) -> None:
         """Have a line written soon. Never fails and never waits."""
         assert line.event in EVENTS, line.event
+        self.events[line.event, line.outcome] += 1
         if self._file is None:
             return
         if len(self._waiting) >= MAX_WAITING:
             self._lost += 1
             return
         self._waiting.append(_encoded(line))
+        self._accepted += 1
         self._wake.set()
 
     def reopen(self) -> None:
         """Open the file anew before the next line. Without it a file that was moved away is noticed too."""
         if self._file is not None:
-            self._file.stale = True
+            self._file.reopen()
+
+    @property
+    def waiting(self) -> int:
+        """How many lines are not written yet."""
+        return len(self._waiting)
+
+    @property
+    def lost(self) -> int:
+        """How many lines found no room, and will never be written."""
+        return self._lost
 
     @property
     def trouble(self) -> str | None:
@@ -132,6 +177,23 @@ class Audit:
                 f"the disk has not taken a line for {trio.current_time() - self._writing_since:.0f} seconds"
             )
         return None
+
+    @contextmanager
+    def follow(self) -> Iterator[Follower]:
+        """Hear of lines once they are written, for as long as the block lasts."""
+        follower = Follower()
+        self._followers.add(follower)
+        try:
+            yield follower
+        finally:
+            self._followers.discard(follower)
+
+    async def settle(self, *, timeout: float) -> None:
+        """Return once what has happened until now is in the file, after `timeout` seconds in any case."""
+        wanted = self._accepted
+        with trio.move_on_after(timeout):
+            while self._written < wanted:
+                await self._progress.wait()
 
     async def keep(self) -> None:
         """Write lines as they come. For ever."""
@@ -157,9 +219,9 @@ class Audit:
         self._writing_since = trio.current_time()
         try:
             # A disk that hangs must not hold up our end: the thread is left behind then.
-            await trio.to_thread.run_sync(self._write_batch, abandon_on_cancel=True)
+            batch = await trio.to_thread.run_sync(self._write_batch, abandon_on_cancel=True)
         except OSError as error:
-            message = f"the audit log {self._path} can't be written: {error.strerror}"
+            message = f"the audit log {self.path} can't be written: {error.strerror}"
             if message != self._error:
                 log.error("%s", message)
             self._error = message
@@ -171,10 +233,15 @@ class Audit:
         self._error = None
         if not self._waiting:
             self._wake = trio.Event()
+        self._written += len(batch)
+        self._progress.set()
+        self._progress = trio.Event()
+        for follower in self._followers:
+            follower.tell(batch)
         return True
 
-    def _write_batch(self) -> None:
-        """Write a batch and take it off what is waiting, in a thread. Raises OSError.
+    def _write_batch(self) -> list[bytes]:
+        """Write a batch, take it off what is waiting, and return it. In a thread. Raises OSError.
 
         Both under the lock: a thread that was left behind may yet write its lines, and nobody else may then.
         """
@@ -187,69 +254,12 @@ class Audit:
             self._lost_told = lost
             for _ in batch:
                 self._waiting.popleft()
+            return batch
 
 
 def _lost_line(count: int) -> Line:
     detail = f"{count} lines"
     return Line(event="audit.lost", outcome="failure", request_id="", actor=Actor("system"), detail=detail)
-
-
-class _File:
-    """The file, opened when it is needed: appended to, 0600, whole lines only. One thread at a time."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor: int | None = None
-        self.stale = False
-
-    def append(self, data: bytes) -> None:
-        """Append lines, all of them or none. Raises OSError."""
-        descriptor = self._current()
-        before = os.fstat(descriptor).st_size
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(descriptor, view) :]
-        except OSError:
-            if len(view) < len(data):
-                os.ftruncate(descriptor, before)
-            raise
-
-    def close(self) -> None:
-        """Close it."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def _current(self) -> int:
-        """Return a descriptor of the file that is at the path now."""
-        if self._descriptor is not None and (self.stale or not self._is_in_place(self._descriptor)):
-            self.close()
-        self.stale = False
-        if self._descriptor is None:
-            self._descriptor = self._opened()
-        return self._descriptor
-
-    def _opened(self) -> int:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        descriptor = os.open(self._path, flags, 0o600)
-        try:
-            os.fchmod(descriptor, 0o600)
-            size = os.fstat(descriptor).st_size
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                os.write(descriptor, b"\n")  # whoever wrote before us was killed in the middle of a line
-        except OSError:
-            os.close(descriptor)
-            raise
-        return descriptor
-
-    def _is_in_place(self, descriptor: int) -> bool:
-        try:
-            there, ours = self._path.stat(), os.fstat(descriptor)
-        except FileNotFoundError:
-            return False
-        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
 
 def _encoded(line: Line) -> bytes:

@@ -43,22 +43,28 @@ Frames and open shadow roots are searched too.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0 for done, 1 for failed, 2 for a wrong command line."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    name = Path(sys.argv[0]).name
+    found = parser(name) if name.startswith("oqto-") else parser()
+    options = found.parse_args(arguments)
     try:
         session = session_name(options.session)
         if options.command == "serve":
-            return _serve(parser, options, session)
+            return _serve(found, options, session)
         return _ask(options, session)
     except SettingsError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        print(f"{found.prog}: {error}", file=sys.stderr)
         return USAGE
 
 
-def _parser() -> argparse.ArgumentParser:
-    name = Path(sys.argv[0]).name
+def client_parser() -> argparse.ArgumentParser:
+    """Return the same under the agents' name."""
+    return parser("oqto-browser")
+
+
+def parser(prog: str = "oqto-browserd") -> argparse.ArgumentParser:
+    """Return what reads the command line."""
     parser = argparse.ArgumentParser(
-        prog=name if name.startswith("oqto-") else "oqto-browserd",
+        prog=prog,
         usage="%(prog)s [options] COMMAND [ARG ...]",
         description="Drive the browser of a session. The first command starts it. Answers are JSON.",
         epilog=f"commands:\n{_COMMANDS}\nExit status: 0 done, 1 failed, 2 wrong command line.",

@@ -236,6 +236,24 @@ def test_machines_bring_a_token(here: tuple[Host, Provider], algorithm: str) -> 
     assert client.send("GET", "/api/admin/users").status == 403
     assert client.post("/api/auth/logout").status == 204
     assert client.send("GET", "/api/me").status == 401
+    for other in written_otherwise(client.token or "", algorithm):
+        assert me(host, other) == 401
+
+
+def written_otherwise(token: str, algorithm: str) -> Iterator[str]:
+    """The same token in other characters: base64url has spare bits, and so has the signature on a curve."""
+    signed, _, signature = token.rpartition(".")
+    raw = urlsafe_b64decode(signature + "==")
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    spare = signature[:-1] + alphabet[alphabet.index(signature[-1]) ^ 1]
+    assert urlsafe_b64decode(spare + "==") == raw
+    yield f"{signed}.{spare}"
+    yield f"{signed}.{signature}=="
+    yield f"{signed}.{signature[:9]}!{signature[9:]}"
+    if algorithm == "es256":
+        order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256
+        mirrored = (order - int.from_bytes(raw[32:], "big")).to_bytes(32, "big")
+        yield f"{signed}.{urlsafe_b64encode(raw[:32] + mirrored).rstrip(b'=').decode()}"
 
 
 def test_tokens_for_others_and_tampered_ones(here: tuple[Host, Provider]) -> None:

@@ -19,7 +19,17 @@ CACHE = Path(os.environ.get("OQTOD_CACHE", "/var/cache/oqtod-tests"))
 CONTROL = Path(__file__).parents[2] / "packaging/debian/control"
 
 SUITE = "trixie"
-INSTALLED = ("systemd", "systemd-sysv", "dbus", "libpam-systemd", "iproute2", "procps", "passwd", "curl")
+INSTALLED = (
+    "systemd",
+    "systemd-sysv",
+    "dbus",
+    "libpam-systemd",
+    "iproute2",
+    "procps",
+    "passwd",
+    "curl",
+    "logrotate",
+)
 
 # ttyd is not in Debian 13. Its package starts a root login of its own, which no test wants.
 RECIPE = """

@@ -69,7 +69,7 @@ PERMITTED = {
     "admin": {"accounts", "commands", "telemetry"},
     "api": {
         *("accounts", "sessions", "session model", "integrations", "store", "telemetry", "broker calls"),
-        *("protocol", "processes", "oqto-ttyd"),
+        *("protocol", "oqto-ttyd"),
     },
     "gateway": {"accounts", "sessions", "session model", "store", "telemetry", "protocol"},
     "sessions": {
@@ -221,6 +221,7 @@ def test_the_runners_side_starts_quickly(path: Path) -> None:
 def test_only_what_is_declared_is_imported() -> None:
     declared = (CHECKOUT / "pyproject.toml").read_text()
     called = {"jwt": "pyjwt", "systemd": "systemd-python", "PIL": "pillow"}
+    called |= {"prometheus_client": "prometheus-client"}
     foreign = {name.partition(".")[0] for path in modules() for name in imports(path)}
     foreign -= {*sys.stdlib_module_names, "oqtod", "runner"}
     assert [name for name in foreign if f'"{called.get(name, name)}>=' not in declared] == []

@@ -25,6 +25,7 @@ class Unused:
     """A gateway that no request reaches: what making the routes takes of it."""
 
     audit = None
+    sessions = None
 
 
 def api_routes() -> list[Endpoint]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import threading
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from oqtod.telemetry import audit
+from oqtod.telemetry import audit, line_file
 from oqtod.telemetry.audit import EVENTS, Actor, Audit, Line
 
 
@@ -85,7 +86,7 @@ async def test_an_end_in_the_middle_of_a_write(tmp_path: Path, monkeypatch: pyte
         assert go_on.wait(10)
         return real(descriptor, data)
 
-    monkeypatch.setattr(audit.os, "write", slow)
+    monkeypatch.setattr(line_file.os, "write", slow)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(log.keep)
         log.write(line(1))
@@ -123,7 +124,7 @@ async def test_a_disk_that_fails_is_reported_and_loses_nothing(
             raise OSError(28, "No space left on device")
         return written
 
-    monkeypatch.setattr(audit.os, "write", full)
+    monkeypatch.setattr(line_file.os, "write", full)
     async with keeping(log):
         for number in range(10):
             log.write(line(number))
@@ -136,6 +137,42 @@ async def test_a_disk_that_fails_is_reported_and_loses_nothing(
             while log.trouble is not None:
                 await trio.sleep(0.1)
     assert numbers(path) == list(range(10))
+
+
+async def test_a_file_that_is_emptied_while_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(b'{"request_id": "0"}\n' * 100)
+    log = Audit(path)
+    real, failed = os.write, False
+
+    def full(descriptor: int, data: bytes) -> int:
+        nonlocal failed
+        if failed:
+            return real(descriptor, data)
+        if os.fstat(descriptor).st_size > 100:
+            os.truncate(path, 0)  # somebody makes room in the middle of it
+            return real(descriptor, bytes(data)[:10])
+        failed = True
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(line_file.os, "write", full)
+    async with keeping(log):
+        log.write(line(1))
+        with trio.fail_after(60):
+            await log.settle(timeout=60)
+    assert failed
+    assert numbers(path) == [1]
+
+
+async def test_two_write_to_the_same_file(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    first, second = Audit(path), Audit(path)
+    async with keeping(first), keeping(second), trio.open_nursery() as nursery:
+        nursery.start_soon(write, first, 0, 1000)
+        nursery.start_soon(write, second, 1000, 2000)
+    assert sorted(numbers(path)) == list(range(2000))
 
 
 async def test_what_does_not_fit_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,6 +215,5 @@ async def test_without_a_file(tmp_path: Path) -> None:
 
 
 def test_events_are_documented() -> None:
-    text = (Path(__file__).parents[3] / "docs/accounts.md").read_text()
-    for event, meaning in EVENTS.items():
-        assert f"| `{event}` | {meaning} |" in text
+    text = (Path(__file__).parents[3] / "docs/audit.md").read_text()
+    assert dict(re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \| (.*) \|$", text, re.MULTILINE)) == EVENTS

@@ -93,6 +93,15 @@ BAD: dict[str, dict[str, Any]] = {
     "expiry is huge": {"exp": 10**400},
     "expiry is true": {"exp": True},
     "generation is text": {"generation": "7"},
+    "expiry is a numeral": {"exp": str(NOW + 60)},
+    "expiry is a fraction": {"exp": NOW + 60.5},
+    "not before is text": {"nbf": "now"},
+    "issue is text": {"iat": "now"},
+    "issue is after expiry": {"iat": NOW + 30, "exp": NOW + 20},
+    "id is a number": {"jti": 1},
+    "audience is a list of ours": {"aud": ["oqtod"]},
+    "audience is a number": {"aud": 1},
+    "issuer with a NUL": {"iss": "oqtod\0"},
 }
 
 
@@ -126,6 +135,29 @@ def test_bad_headers(tokens: Tokens, header: Any) -> None:
     digest = signed(claims(), header=header, digest="sha512")
     assert tokens.check(digest) is None
     assert tokens.check(digest.rpartition(".")[0] + ".") is None
+
+
+def test_a_name_twice(tokens: Tokens) -> None:
+    """What a signed token says twice nobody but us can have written; the header is read before that."""
+    now = int(time.time())
+    head = b'{"alg": "none", "alg": "HS256", "typ": "JWT"}'
+    other = b'{"alg": "HS256", "alg": "none", "typ": "JWT"}'
+    body = json.dumps(claims(exp=now - 10)).encode()[:-1] + b', "sub": "root"}'
+    assert tokens.check(signed(claims(), header=other)) is None
+    forged = signed(claims(), header=head, secret="another secret of thirty-two characters")
+    assert tokens.check(forged) is None
+    assert tokens.check(signed(body)) is None
+
+
+def test_other_ways_to_write_a_token_do_not_make_another(tokens: Tokens) -> None:
+    """base64url has spare bits and some readers skip what isn't of it: still the same id, for revoking."""
+    good = signed(claims(jti="the same"))
+    head, payload, mac = good.split(".")
+    for other in (f"{head}.{payload}.{mac}=", f"{head}.{payload}.{mac[:9]} {mac[9:]}"):
+        found = tokens.check(other)
+        assert found is None or found.jti == "the same"
+    for broken in (f"{head}=.{payload}.{mac}", f"{head}.{payload}=.{mac}", f"{head}.\n{payload}.{mac}"):
+        assert tokens.check(broken) is None
 
 
 def test_bad_signatures(tokens: Tokens) -> None:

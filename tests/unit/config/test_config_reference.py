@@ -21,6 +21,7 @@ OURS = {
     "server.port",
     "server.frontend_dir",
     "server.trusted_proxies",
+    "server.metrics",
     "auth.oidc_client_secret",
     "limits.memory_max",
     "limits.tasks_max",
