@@ -71,6 +71,8 @@ class Server:
                 connection.close()
                 return
             await rpc.serve(Wire(connection), messages.RUNNER, self._answer, program="oqto-runner")
+        except rpc.NeverSpoke as error:
+            log.debug("closed a connection: %s", error)
         except WireError as error:
             log.warning("closed a connection: %s", error)
         finally:

@@ -19,6 +19,7 @@ from oqtod.admin.caller import Root
 
 _COMMANDS = {
     "status": "oqtod.admin.status:status",
+    "doctor": "oqtod.admin.doctor.command:doctor",
     "user": "oqtod.admin.users:user",
     "session": "oqtod.admin.sessions:session",
     "runner": "oqtod.admin.runners:runner",

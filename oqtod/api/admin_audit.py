@@ -13,6 +13,7 @@ from typing import Annotated
 
 import msgspec
 import trio
+from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -35,11 +36,11 @@ class AuditQuery(msgspec.Struct):
     """The query of GET /api/admin/audit."""
 
     limit: Annotated[int, msgspec.Meta(ge=0, le=MOST_LINES)] = 100
-    user: str | None = None
-    event: Annotated[str, msgspec.Meta(description="One, or all of a kind: `auth.login`, `auth`.")] | None = (
-        None
-    )
-    since: Annotated[str, msgspec.Meta(description="A time with its zone, RFC 3339.")] | None = None
+    user: str | UnsetType = UNSET
+    event: (
+        Annotated[str, msgspec.Meta(description="One, or all of a kind: `auth.login`, `auth`.")] | UnsetType
+    ) = UNSET
+    since: Annotated[str, msgspec.Meta(description="A time with its zone, RFC 3339.")] | UnsetType = UNSET
     follow: bool = False
 
 
@@ -125,9 +126,9 @@ class AdminAudit:
                 if missed:
                     yield b'event: missed\ndata: {"lines": %d}\n\n' % missed
 
-    def _named(self, name: str | None) -> frozenset[str] | None:
+    def _named(self, name: str | UnsetType) -> frozenset[str] | None:
         """Return the ids of whom a name may mean: lines of users who are deleted stay."""
-        if name is None:
+        if name is UNSET:
             return None
         try:
             return frozenset({name, self._gateway.accounts.users.named(name).id})
@@ -135,9 +136,11 @@ class AdminAudit:
             return frozenset({name})
 
 
-def _event(event: str | None) -> str | None:
+def _event(event: str | UnsetType) -> str | None:
+    if event is UNSET:
+        return None
     groups = {name.partition(".")[0] for name in EVENTS}
-    if event is not None and event not in EVENTS and event not in groups:
+    if event not in EVENTS and event not in groups:
         raise Refusal(
             "bad_request",
             f"there is no event {event[:100]}",
@@ -146,8 +149,8 @@ def _event(event: str | None) -> str | None:
     return event
 
 
-def _since(text: str | None) -> str | None:
-    if text is None:
+def _since(text: str | UnsetType) -> str | None:
+    if text is UNSET:
         return None
     try:
         moment = datetime.fromisoformat(text)

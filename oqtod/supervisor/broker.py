@@ -56,6 +56,8 @@ class Broker:
                 connection.close()
                 return
             await rpc.serve(Wire(connection), messages.BROKER, self._answer, program="oqtod supervise")
+        except rpc.NeverSpoke as error:
+            log.debug("closed a connection: %s", error)
         except WireError as error:
             log.warning("closed a connection: %s", error)
         finally:

@@ -40,6 +40,10 @@ class Call(msgspec.Struct, Generic[A], frozen=True, forbid_unknown_fields=True):
     answer: ClassVar[Any]
 
 
+class NeverSpoke(WireError):
+    """The peer went without a word: it only looked whether somebody listens."""
+
+
 class Hello(msgspec.Struct, frozen=True):
     """The first frame of both sides."""
 
@@ -158,7 +162,7 @@ async def _greet_client(wire: Wire, protocol: Protocol, program: str) -> None:
 
 def _read_hello(frame: Frame | None) -> Hello:
     if frame is None:
-        raise WireError("closed before the greeting")
+        raise NeverSpoke("closed before the greeting")
     frame.close()
     try:
         return msgspec.json.decode(frame.payload, type=Hello)

@@ -18,6 +18,9 @@ TEXT = (Path(__file__).parents[2] / "docs/api.md").read_text()
 class Unused:
     """A gateway that no request reaches."""
 
+    audit = None
+    sessions = None
+
 
 def row(operation: Operation) -> str:
     need = operation.need
@@ -32,7 +35,7 @@ def test_every_operation_is_in_it() -> None:
         (row(operation) for operation in [*(route.operation for route in routes), *PROXIED]),
         key=lambda line: line.split("`")[1],
     )
-    found = re.findall(r"^\| [A-Z]+ \| `/api.*$", TEXT, re.MULTILINE)
+    found = re.findall(r"^\| [A-Z]+ \| `/.*$", TEXT, re.MULTILINE)
     assert found == expected, "the table should be:\n" + "\n".join(expected)
 
 

@@ -66,7 +66,9 @@ PERMITTED = {
         ),
         *("integrations", "session model", "broker calls", "sandbox", "protocol"),
     },
-    "admin": {"accounts", "commands", "telemetry"},
+    "admin": {
+        *("accounts", "commands", "telemetry", "supervisor", "broker calls", "session model", "sandbox"),
+    },
     "api": {
         *("accounts", "sessions", "session model", "integrations", "store", "telemetry", "broker calls"),
         *("protocol", "oqto-ttyd"),
