@@ -7,6 +7,8 @@ const CHANGING = new Set(["pending", "starting", "stopping"]);
 
 const element = (id) => document.getElementById(id);
 
+const browser = new BrowserView(element("browser-pane"), { call, linkTo: linkToDownload });
+
 const state = {
   user: null,
   sessions: [],
@@ -14,6 +16,8 @@ const state = {
   framed: null, // id of the session whose terminal is in the frame
   folder: [], // names from the workspace down
   entries: [],
+  pane: "terminal", // what is shown, beside the files where there is room
+  hasBrowser: false, // whether sessions have one here
   listing: 0, // counts listings, so that a late answer doesn't replace a newer one
 };
 
@@ -335,19 +339,38 @@ function openTerminal(session) {
   state.framed = session.id;
   state.folder = [];
   void listFiles();
+  showBrowser();
 }
 
 function closeTerminal() {
   element("terminal-pane").replaceChildren();
   state.framed = null;
+  browser.close();
 }
 
 function showPane(name) {
-  element("workspace").classList.toggle("terminal-only", name === "terminal");
-  element("workspace").classList.toggle("files-only", name === "files");
-  element("show-terminal").setAttribute("aria-pressed", String(name === "terminal"));
-  element("show-files").setAttribute("aria-pressed", String(name === "files"));
+  state.pane = name;
+  for (const pane of ["terminal", "files", "browser"]) {
+    element("workspace").classList.toggle(`${pane}-only`, name === pane);
+    element(`show-${pane}`).setAttribute("aria-pressed", String(name === pane));
+  }
+  element("browser-pane").hidden = name !== "browser";
+  element("pop-out").classList.toggle("elsewhere", name !== "terminal");
+  showBrowser();
   if (name === "files") void listFiles();
+}
+
+/** Watch the browser of the session that is shown, for as long as it is: watching keeps it running. */
+function showBrowser() {
+  if (state.pane === "browser" && state.framed !== null) browser.open(state.framed);
+  else browser.close();
+}
+
+/** Where the page's own server has a downloaded file; null for one outside of the workspace. */
+function linkToDownload(path) {
+  const workspace = `${opened()?.workspace_path}/`;
+  if (!path?.startsWith(workspace)) return null;
+  return `${filePath("file")}?${new URLSearchParams({ path: path.slice(workspace.length) })}`;
 }
 
 // --- files -------------------------------------------------------------------------------------------------------------
@@ -546,6 +569,7 @@ function connectButtons() {
   element("hidden-files").addEventListener("change", listFiles);
   element("show-terminal").addEventListener("click", () => showPane("terminal"));
   element("show-files").addEventListener("click", () => showPane("files"));
+  element("show-browser").addEventListener("click", () => showPane("browser"));
   element("problem-close").addEventListener("click", () => problem(null));
   element("dialog-cancel").addEventListener("click", () => element("dialog").close());
   element("upload").addEventListener("click", () => element("upload-input").click());
@@ -587,4 +611,16 @@ async function start() {
   await route();
 }
 
+/** Offer what this host offers. */
+async function learnFeatures() {
+  try {
+    state.hasBrowser = (await call("GET", "/api/features"))?.agent_browser_enabled === true;
+  } catch {
+    // Then there is nothing more to offer.
+  }
+  element("show-browser").hidden = !state.hasBrowser;
+  element("session").classList.toggle("has-browser", state.hasBrowser);
+}
+
+void learnFeatures();
 void start();

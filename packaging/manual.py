@@ -101,6 +101,8 @@ def _of_argparse(parser: argparse.ArgumentParser) -> Entry:
     formatter = parser._get_formatter()
     options = []
     for action in parser._actions:
+        if action.help == argparse.SUPPRESS:
+            continue  # between us and ourselves
         text = formatter._expand_help(action) if action.help else ""
         value = formatter._metavar_formatter(action, action.dest.upper())(1)[0] if action.nargs != 0 else ""
         typed = ", ".join(action.option_strings)

@@ -35,6 +35,13 @@ _EXITS: list[Block] = [
     ("5", "not permitted"),
 ]
 
+_BROWSER_VARIABLES: list[Block] = [
+    ("OQTO_BROWSER_SOCKET", "The daemon's socket. Who finds it set starts no daemon."),
+    ("OQTO_BROWSER_START", "A socket of whoever can start the daemon; asked where there is none."),
+    ("AGENT_BROWSER_SOCKET_DIR", "The folder of sockets: yours, with mode 0700."),
+    ("AGENT_BROWSER_STREAM_PORT", "A stream on this port of 127.0.0.1 too, for who brings the token."),
+]
+
 _CONFIG_FILES: list[Block] = [
     (
         "/etc/oqto/config.toml",
@@ -200,6 +207,34 @@ PROGRAMS = [
             ],
         },
         ("oqtod(8)", "ttyd(1)", "tmux(1)"),
+    ),
+    Program(
+        "oqto-browserd",
+        1,
+        "run the browser of a session, show it, and have it driven",
+        "runner.browser.main:parser",
+        {
+            "EXIT STATUS": _EXITS[:3],
+            "ENVIRONMENT": _BROWSER_VARIABLES,
+            "EXAMPLES": [Code("oqto-browserd --session shop serve --socket /run/user/1000/shop.sock")],
+        },
+        ("oqto-browser(1)", "oqtod(8)", "chromium(1)"),
+    ),
+    Program(
+        "oqto-browser",
+        1,
+        "drive the browser of the session that one is in",
+        "runner.browser.main:client_parser",
+        {
+            "EXIT STATUS": _EXITS[:3],
+            "ENVIRONMENT": _BROWSER_VARIABLES,
+            "EXAMPLES": [
+                Code("oqto-browser open http://localhost:$PORT/"),
+                Code("oqto-browser snapshot -i"),
+                Code("oqto-browser click text=Save"),
+            ],
+        },
+        ("oqto-browserd(1)", "oqtod(8)"),
     ),
     Program(
         "oqto-sandbox",

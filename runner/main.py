@@ -15,7 +15,7 @@ import sdnotify
 import trio
 
 from runner import cgroups, logs, processes, server
-from runner.sessions import Registry
+from runner.registry import Registry
 
 log = logging.getLogger("oqto-runner")
 

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 POLITE = 2.0
 """Seconds between SIGTERM and SIGKILL."""
 
+IN_ORDER = 5.0
+"""The same for a program that has to end others in turn."""
+
 _PR_SET_CHILD_SUBREAPER = 36
 
 # The shell moves itself in before it becomes the program: no moment in which a child could be elsewhere.
@@ -111,17 +114,23 @@ class Process:
         if self._child is not None:
             status = self._child.wait()
             outcome = f"ended with status {status}" if status >= 0 else f"was killed by {_name(-status)}"
+        if self._cgroup is not None and self._cgroup.out_of_memory():
+            outcome += ", after the kernel had ended processes of it that took too much memory"
         with trio.CancelScope(shield=True):
             await self._sweep()
         self._ended.set()
         return outcome
 
-    async def end(self) -> None:
-        """End all of it: politely, after POLITE seconds with SIGKILL. Bounded, and survives cancellation."""
+    async def end(self, *, in_order: bool = False) -> None:
+        """End all of it: politely, then with SIGKILL. Bounded, and survives cancellation.
+
+        Everything is told to end, and has POLITE seconds. A program that ends `in_order` what it has started
+        is told alone, and has IN_ORDER seconds.
+        """
         with trio.CancelScope(shield=True):
-            for pid in self._members():
+            for pid in _programs(self.pid) if in_order else self._members():
                 _signal(pid, signal.SIGTERM)
-            with trio.move_on_after(POLITE):
+            with trio.move_on_after(IN_ORDER if in_order else POLITE):
                 await self._ended.wait()
                 return
             await self._sweep()
@@ -150,20 +159,30 @@ class Process:
                 _signal(pid, signal.SIGKILL)
 
 
+def _programs(pid: int) -> list[int]:
+    """Return the program that runs behind a process of bwrap's, which itself passes no signal on."""
+    try:
+        if Path(f"/proc/{pid}/comm").read_text() != "bwrap\n":
+            return [pid]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [program for child in _children(pid) for program in _programs(child)]
+
+
 def descendants(pid: int) -> list[int]:
     """Return the processes below `pid`, children first: proc_pid_task_tid_children(5)."""
-    found: list[int] = []
+    return [below for child in _children(pid) for below in (child, *descendants(child))]
+
+
+def _children(pid: int) -> list[int]:
     try:
-        children = [
+        return [
             int(child)
             for task in Path(f"/proc/{pid}/task").iterdir()
             for child in (task / "children").read_text().split()
         ]
     except (FileNotFoundError, ProcessLookupError):
-        return found
-    for child in children:
-        found += [child, *descendants(child)]
-    return found
+        return []
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -8,6 +8,11 @@ from pathlib import Path
 
 from runner.protocol.rpc import CallFailed
 
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+"""The names of browsers, the preferred one first."""
+
+_BROWSER_DAEMON = "oqto-browserd"
+
 
 def sibling(name: str) -> str | None:
     """Return the path of one of our own commands, installed beside the one that runs now, or on PATH."""
@@ -26,6 +31,24 @@ def ttyd(binary: str) -> str:
 def fileserver(binary: str) -> str:
     """Return the file server for `local.fileserver_binary`; `fileserver` and `oqto-files` are one program."""
     return _found(binary, key="local.fileserver_binary", default="fileserver", embedded="oqto-files")
+
+
+def browser_daemon(binary: str) -> str:
+    """Return our own browser daemon, which also speaks to the one of another make that `binary` may name."""
+    own = binary if Path(binary).name == _BROWSER_DAEMON else _BROWSER_DAEMON
+    return _found(own, key="agent_browser.binary", default=_BROWSER_DAEMON, embedded=_BROWSER_DAEMON)
+
+
+def chromium() -> str | None:
+    """Return the browser that our daemon takes where `agent_browser.executable_path` names none."""
+    return next(filter(None, map(shutil.which, CHROMIUM)), None)
+
+
+def other_browser_daemon(binary: str) -> str | None:
+    """Return the daemon that `agent_browser.binary` names, or None where that is our own."""
+    if Path(binary).name == _BROWSER_DAEMON:
+        return None
+    return _found(binary, key="agent_browser.binary", default="", embedded="")
 
 
 def bubblewrap() -> str:

@@ -13,7 +13,7 @@ import trio
 
 from runner.protocol import messages, rpc
 from runner.protocol.wire import Peer, Wire, WireError, peer_of
-from runner.sessions import Registry
+from runner.registry import Registry
 
 log = logging.getLogger(__name__)
 
@@ -87,9 +87,15 @@ class Server:
                 case messages.StopSession(session_id=session_id):
                     await self._registry.stop(session_id)
                     return None, ()
-                case messages.OpenService(session_id=session_id, service=service):
-                    status, descriptor = await self._registry.open(session_id, service)
-                    return status, [descriptor]
+                case messages.OpenService(session_id=session_id, service=service, start=start):
+                    status, connected = await self._registry.open(session_id, service, start=start)
+                    return status, [connected.detach()] if connected is not None else ()
+                case messages.StopService(session_id=session_id, service=service):
+                    await self._registry.stop_service(session_id, service)
+                    return None, ()
+                case messages.ForgetSession(session_id=session_id):
+                    await self._registry.forget(session_id)
+                    return None, ()
                 case messages.OpenPort(session_id=session_id, port=port):
                     return None, [await self._registry.open_port(session_id, port)]
                 case messages.SessionLog(session_id=session_id):

@@ -44,8 +44,11 @@ class Service:
         cgroup: Cgroup | None,
         launch: Callable[[], Command],
         nursery: trio.Nursery,
+        *,
+        ends_in_order: bool = False,
     ) -> None:
         self.name = name
+        self._ends_in_order = ends_in_order
         self.folder = folder
         self.socket = folder / "s.sock"  # ttyd tells a socket from an interface by the ending
         self.log = OutputLog(folder.with_suffix(".log"))
@@ -63,11 +66,11 @@ class Service:
         """The service's state, and why it failed."""
         return ServiceStatus(self._state, self._error)
 
-    async def open(self) -> socket.socket:
+    async def open(self, *, start: bool = True) -> socket.socket | None:
         """Return a socket connected to the service, started first if need be.
 
-        Raises CallFailed with the reason, the last lines of the service's output included; without a try
-        when it has crashed too often of late.
+        Without `start`, the answer is None where it doesn't run. Raises CallFailed with the reason, the last
+        lines of the service's output included; without a try when it has crashed too often of late.
         """
         async with self._starting:
             if self.process is not None:
@@ -76,6 +79,8 @@ class Service:
                 except OSError as error:
                     log.warning("%s does not answer (%s): starting it anew", self.name, error)
                     await self.end()
+            if not start:
+                return None
             if self._exhausted() and trio.current_time() < self._crashes[-1] + COOL_DOWN:
                 raise self._refused()
             return await self._start()
@@ -168,12 +173,17 @@ class Service:
                 except CallFailed as failed:
                     log.warning("%s", failed.message)
 
+    async def stop(self) -> None:
+        """End the service, not in the middle of its start. The next use starts it again."""
+        async with self._starting:
+            await self.end()
+
     async def end(self) -> None:
         """End the service and everything that it started."""
         process, self.process = self.process, None
         self._state, self._error = "stopped", None
         if process is not None:
-            await process.end()
+            await process.end(in_order=self._ends_in_order)
 
     async def _connect(self) -> socket.socket:
         """Connect to the very socket in our folder.

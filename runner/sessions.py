@@ -1,4 +1,4 @@
-"""The sessions of one runner: started, listed, stopped, and taken over from an earlier runner.
+"""One session of a runner: its sandbox, its services, what is kept of it.
 
 What a later runner must know to take over stands in `session.json` in the session's folder.
 """
@@ -9,43 +9,44 @@ import contextlib
 import logging
 import os
 import pwd
-import re
 import shutil
 import socket
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import trio
 
-from runner import previews, programs, terminals, usage
+from runner import browsers, previews, programs, terminals, usage
 from runner.cgroups import Cgroup
+from runner.doorbell import Doorbell
 from runner.processes import Process
 from runner.protocol.messages import ServiceName, ServiceStatus, SessionSpec, SessionStatus, Usage
-from runner.protocol.rpc import MALFORMED, CallFailed
+from runner.protocol.rpc import CallFailed
 from runner.sandbox import loopback, seccomp
 from runner.sandbox.bubblewrap import Command
+from runner.sandbox.layout import Kind
 from runner.sandbox.policy import SandboxRefused
 from runner.sandbox.workspace import WorkspaceSandbox
 from runner.services import Service
 
 log = logging.getLogger(__name__)
 
-_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _SOCKET_PATH_MAX = 107  # sun_path in unix(7), less its NUL
 
 
-class _ServiceRecord(msgspec.Struct, frozen=True):
+class ServiceRecord(msgspec.Struct, frozen=True):
+    """The first process of a service."""
+
     pid: int
     started: int
 
 
-class _Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True):
     """What `session.json` holds."""
 
     spec: SessionSpec
-    services: dict[str, _ServiceRecord]
+    services: dict[str, ServiceRecord]
 
 
 class Session:
@@ -59,15 +60,26 @@ class Session:
         self.cgroup = cgroup
         self._personal = personal
         self._account = pwd.getpwuid(os.getuid())
+        self._nursery = nursery
         self.workspace = Path(spec.workspace)
         launches: dict[ServiceName, Callable[[], Command]] = {
             "terminal": self._terminal,
             "files": self._files,
         }
+        if spec.browser is not None:
+            launches["browser"] = self._browser
         self.services: dict[str, Service] = {
-            name: Service(name, folder / name, cgroup.child(name) if cgroup else None, launch, nursery)
+            name: Service(
+                name, folder / name, self._group_of(name), launch, nursery, ends_in_order=name == "browser"
+            )
             for name, launch in launches.items()
         }
+        home = Path(self._account.pw_dir)
+        # An account may have no home; its browser then forgets everything when the session stops.
+        self._profile = (
+            browsers.profile_of(spec.id, home) if home.is_dir() else folder / "browser" / "profile"
+        )
+        self._doorbell = Doorbell(folder / "start", self._start_browser)
 
     @property
     def status(self) -> SessionStatus:
@@ -99,15 +111,50 @@ class Session:
         if self.cgroup is not None:
             self.cgroup.make()
         self.save()
+        self._serve()
 
-    async def open(self, name: ServiceName) -> tuple[ServiceStatus, int]:
-        """Start a service if need be; return its state, and a descriptor connected to it."""
-        service = self.services[name]
+    def _serve(self) -> None:
+        """Answer the session's own programs, which ask for its browser."""
+        if "browser" not in self.services:
+            return
+        # Before any sandbox is made: the terminal's shows the one, and hides what the other is in.
+        self.services["browser"].folder.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(OSError):  # the browser's own start will say why
+            self._profile.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._nursery.start_soon(self._doorbell.serve)
+
+    async def open(
+        self, name: ServiceName, *, start: bool = True
+    ) -> tuple[ServiceStatus, socket.socket | None]:
+        """Start a service if need be; return its state, and a socket connected to it. Raises CallFailed.
+
+        Without `start`, one that isn't running stays so, and there is no socket.
+        """
+        service = self._service(name)
         before = service.process
-        connected = await service.open()
+        connected = await service.open(start=start)
         if service.process is not before:
             self.save()
-        return service.status, connected.detach()
+        return service.status, connected
+
+    async def stop_service(self, name: ServiceName) -> None:
+        """End a service; the next use starts it again. Raises CallFailed."""
+        await self._service(name).stop()
+        self.save()
+
+    def _service(self, name: ServiceName) -> Service:
+        if name not in self.services:
+            raise CallFailed(
+                "no_service",
+                f"this session was started without a {name}",
+                "stop and resume it; see agent_browser.enabled in the configuration",
+            )
+        return self.services[name]
+
+    async def _start_browser(self) -> None:
+        _, connected = await self.open("browser")
+        if connected is not None:
+            connected.close()
 
     async def open_port(self, port: int) -> socket.socket:
         """Return a socket connected to a program of the session's person that listens on a loopback port.
@@ -132,6 +179,7 @@ class Session:
     async def end(self) -> None:
         """End all services, and all that ever ran in the session's control group."""
         with trio.CancelScope(shield=True):
+            self._doorbell.close()
             async with trio.open_nursery() as nursery:
                 for service in self.services.values():
                     nursery.start_soon(service.end)
@@ -144,17 +192,17 @@ class Session:
     def save(self) -> None:
         """Write `session.json`, whole or not at all."""
         running = {
-            name: _ServiceRecord(service.process.pid, service.process.started)
+            name: ServiceRecord(service.process.pid, service.process.started)
             for name, service in self.services.items()
             if service.process is not None
         }
-        text = msgspec.json.encode(_Record(self.spec, running))
+        text = msgspec.json.encode(Record(self.spec, running))
         fresh = self.folder / "session.json.new"
         fresh.touch(mode=0o600)
         fresh.write_bytes(text)
         fresh.rename(self.folder / "session.json")
 
-    def adopt(self, services: dict[str, _ServiceRecord]) -> None:
+    def adopt(self, services: dict[str, ServiceRecord]) -> None:
         """Take over the services that still run."""
         self.workspace = _workspace(self.spec)
         for name, record in services.items():
@@ -164,6 +212,13 @@ class Session:
             process = Process.adopt(record.pid, record.started, self.cgroup.child(name))
             if process is not None:
                 service.adopt(process)
+        self._serve()
+
+    def _group_of(self, service: str) -> Cgroup | None:
+        if self.cgroup is None:
+            return None
+        spec = self.spec.browser if service == "browser" else None
+        return self.cgroup.child(service, memory_max=spec.memory_max if spec is not None else None)
 
     def _sandbox(self) -> WorkspaceSandbox:
         """The sandbox as its files are now. Raises CallFailed where the workspace isn't what it was."""
@@ -176,16 +231,24 @@ class Session:
         return WorkspaceSandbox(self._account, self.workspace, personal=self._personal)
 
     def _sandboxed(
-        self, name: str, argv: list[str], program: str, *, nested_user_namespaces: bool = False
+        self,
+        name: str,
+        argv: list[str],
+        programs_shown: Sequence[Path],
+        *,
+        environment: Mapping[str, str] | None = None,
+        kept: Sequence[tuple[Path, Kind]] = (),
+        nested_user_namespaces: bool = False,
     ) -> Command:
         sandbox = self._sandbox()
         with _refusing():
             return sandbox.command(
                 argv,
                 bwrap=programs.bubblewrap() if sandbox.policy().enabled else "bwrap",
-                extra={**self.spec.environment, "OQTO_SESSION_ID": self.spec.id},
+                extra={**self.spec.environment, "OQTO_SESSION_ID": self.spec.id, **(environment or {})},
                 service_directory=self.folder / name,
-                programs=[Path(program)],
+                programs=programs_shown,
+                kept=kept,
                 die_with_parent=self.cgroup is None,
                 nested_user_namespaces=nested_user_namespaces,
             )
@@ -196,13 +259,45 @@ class Session:
         argv = terminals.command(
             terminal, socket=self.services["terminal"].socket, workspace=self.workspace, shell=shell
         )
-        return self._sandboxed("terminal", argv, terminal)
+        if "browser" not in self.services:
+            return self._sandboxed("terminal", argv, [Path(terminal)])
+        browser = self.services["browser"].socket
+        return self._sandboxed(
+            "terminal",
+            argv,
+            [Path(terminal)],
+            environment={
+                "OQTO_BROWSER_SOCKET": str(browser),
+                "OQTO_BROWSER_START": str(self._doorbell.socket),
+            },
+            kept=[(browser.parent, "read-only"), (self._doorbell.socket.parent, "read-only")],
+        )
 
     def _files(self) -> Command:
         argv = [programs.fileserver(self.spec.fileserver_binary)]
         argv += ["--root", str(self.workspace), "--socket", str(self.services["files"].socket)]
         argv += ["--max-upload-mb", str(self.spec.max_upload_size_mb)]
-        return self._sandboxed("files", argv, argv[0])
+        return self._sandboxed("files", argv, [Path(argv[0])])
+
+    def _browser(self) -> Command:
+        assert self.spec.browser is not None
+        launch = browsers.launch(
+            self.spec.browser,
+            socket=self.services["browser"].socket,
+            profile=self._profile,
+            workspace=self.workspace,
+        )
+        with _refusing():
+            if browsers.prepare_profile(self._profile):
+                log.warning("the profile %s had grown too large: it begins anew", self._profile)
+        return self._sandboxed(
+            "browser",
+            launch.argv,
+            launch.programs,
+            environment=launch.environment,
+            kept=[(self._profile, "read-write"), *((path, "read-only") for path in launch.readable)],
+            nested_user_namespaces=True,
+        )
 
 
 @contextlib.contextmanager
@@ -237,92 +332,3 @@ def _workspace(spec: SessionSpec) -> Path:
         message = f"the workspace {asked} can't be made: {reason}"
         raise CallFailed("bad_workspace", message) from error
     return workspace
-
-
-class Registry:
-    """All sessions of this runner, by id."""
-
-    def __init__(self, folder: Path, cgroup: Cgroup | None, nursery: trio.Nursery, *, personal: bool) -> None:
-        self._folder = folder
-        self._cgroup = cgroup
-        self._make = partial(Session, personal=personal, nursery=nursery)
-        self._sessions: dict[str, Session] = {}
-        self._locks: dict[str, trio.Lock] = {}
-
-    def __len__(self) -> int:
-        return len(self._sessions)
-
-    def statuses(self) -> list[SessionStatus]:
-        """Return every session's state."""
-        return [session.status for session in self._sessions.values()]
-
-    async def start(self, spec: SessionSpec) -> SessionStatus:
-        """Make a session ready; one that is there already stays as it is. Raises CallFailed."""
-        if not _ID.fullmatch(spec.id):
-            raise CallFailed("bad_request", "a session id has 1 to 64 letters, digits, - or _")
-        async with self._locks.setdefault(spec.id, trio.Lock()):
-            if spec.id not in self._sessions:
-                session = self._make(spec, self._folder / spec.id, self._group(spec.id))
-                session.prepare()
-                self._sessions[spec.id] = session
-                log.info("session started", extra={"SESSION_ID": spec.id})
-            return self._sessions[spec.id].status
-
-    async def open(self, session_id: str, service: ServiceName) -> tuple[ServiceStatus, int]:
-        """Return a service's state and a descriptor connected to it. Raises CallFailed."""
-        session = self._sessions.get(session_id)
-        if session is None:
-            raise CallFailed("no_session", "the session does not run here")
-        return await session.open(service)
-
-    async def open_port(self, session_id: str, port: int) -> int:
-        """Return a descriptor connected to a program of the account that listens there. Raises CallFailed."""
-        session = self._sessions.get(session_id)
-        if session is None:
-            raise CallFailed("no_session", "the session does not run here")
-        return (await session.open_port(port)).detach()
-
-    def logs(self, session_id: str) -> dict[str, str]:
-        """Return what a session's services reported of late, by name. Raises CallFailed."""
-        session = self._sessions.get(session_id)
-        if session is None:
-            raise CallFailed("no_session", "the session does not run here")
-        return {name: service.log.text() for name, service in session.services.items()}
-
-    async def stop(self, session_id: str) -> None:
-        """End a session; fine when there is none."""
-        async with self._locks.setdefault(session_id, trio.Lock()):
-            session = self._sessions.pop(session_id, None)
-            if session is not None:
-                await session.end()
-                log.info("session stopped", extra={"SESSION_ID": session_id})
-        self._locks.pop(session_id, None)
-
-    async def stop_all(self) -> None:
-        """End every session."""
-        async with trio.open_nursery() as nursery:
-            for session_id in list(self._sessions):
-                nursery.start_soon(self.stop, session_id)
-
-    def adopt(self) -> None:
-        """Take over what an earlier runner left, and clear away what can't be taken over."""
-        if not self._folder.is_dir():
-            return
-        for folder in self._folder.iterdir():
-            try:
-                record = msgspec.json.decode((folder / "session.json").read_bytes(), type=_Record)
-                if self._cgroup is None:
-                    raise OSError("there is no control group to find its processes by")
-                session = self._make(record.spec, folder, self._group(record.spec.id))
-                session.adopt(record.services)
-            except (OSError, *MALFORMED, CallFailed) as error:
-                log.warning("clearing away the session in %s: %s", folder, error)
-                if (group := self._group(folder.name)) is not None:
-                    group.kill()
-                shutil.rmtree(folder, ignore_errors=True)
-                continue
-            self._sessions[record.spec.id] = session
-            log.info("session taken over", extra={"SESSION_ID": record.spec.id})
-
-    def _group(self, session_id: str) -> Cgroup | None:
-        return self._cgroup.child(f"session-{session_id}") if self._cgroup else None

@@ -255,6 +255,11 @@ def text_frame(payload: bytes) -> bytes:
     return _frame(Opcode.TEXT, payload)
 
 
+def text_head(size: int) -> bytes:
+    """What goes before `size` bytes of UTF-8 that make one unfragmented text message."""
+    return _head(Opcode.TEXT, size)
+
+
 def ping_frame(payload: bytes = b"") -> bytes:
     """A ping; payload is at most 125 bytes."""
     return _frame(Opcode.PING, payload)
@@ -274,16 +279,17 @@ def close_frame(code: int | None = CloseCode.NORMAL, reason: str = "") -> bytes:
 
 
 def _frame(opcode: Opcode, payload: bytes) -> bytes:
-    size = len(payload)
+    if opcode >= Opcode.CLOSE and len(payload) > _MAX_CONTROL:
+        raise ValueError(f"a control frame carries at most {_MAX_CONTROL} bytes, not {len(payload)}")
+    return _head(opcode, len(payload)) + payload
+
+
+def _head(opcode: Opcode, size: int) -> bytes:
     if size <= 125:
-        head = bytes((0x80 | opcode, size))
-    elif opcode >= Opcode.CLOSE:
-        raise ValueError(f"a control frame carries at most {_MAX_CONTROL} bytes, not {size}")
-    elif size < 1 << 16:
-        head = bytes((0x80 | opcode, 126)) + size.to_bytes(2, "big")
-    else:
-        head = bytes((0x80 | opcode, 127)) + size.to_bytes(8, "big")
-    return head + payload
+        return bytes((0x80 | opcode, size))
+    if size < 1 << 16:
+        return bytes((0x80 | opcode, 126)) + size.to_bytes(2, "big")
+    return bytes((0x80 | opcode, 127)) + size.to_bytes(8, "big")
 
 
 def accept_key(key: bytes) -> bytes:

@@ -23,6 +23,7 @@ from oqtod.api.admin_ports import AdminPorts
 from oqtod.api.admin_runners import AdminRunners
 from oqtod.api.admin_users import AdminUsers
 from oqtod.api.auth import Auth
+from oqtod.api.browser import Browser
 from oqtod.api.contract import RUNNER, Endpoint, Media
 from oqtod.api.gate import Gate
 from oqtod.api.health import Health
@@ -66,6 +67,7 @@ class Api:
             *AdminHost(self._gateway).routes(),
             *AdminRunners(self._gateway).routes(),
             *AdminPorts(self._gateway).routes(),
+            *Browser(self._gateway).routes(),
             *handover.Handover(self._gateway).routes(),
             *AdminAudit(self._gateway).routes(),
             *Metrics(self._gateway).routes(),
@@ -115,7 +117,7 @@ class Api:
                 for name in ("get-or-create", "get-or-create-for-workspace")
             ),
             Endpoint("GET", one, self.get, answers=shown),
-            Endpoint("DELETE", one, self.delete, answers={204: None}, refuses=["conflict"]),
+            Endpoint("DELETE", one, self.delete, answers={204: None}, refuses=RUNNER),
             Endpoint("POST", f"{one}/stop", self.stop, answers={204: None}, refuses=RUNNER),
             Endpoint("POST", f"{one}/resume", self.resume, answers=shown, refuses=RUNNER),
             Endpoint("POST", f"{one}/activity", self.activity, answers={204: None}),
@@ -133,7 +135,7 @@ class Api:
             views.Features(
                 session_auto_attach=attach,
                 session_auto_attach_scan=sessions.auto_attach_scan,
-                agent_browser_enabled=False,
+                agent_browser_enabled=self._gateway.config.agent_browser.enabled,
                 websocket_events=True,
                 mmry_enabled=False,
             )

@@ -293,6 +293,13 @@ def invite(invite: invites.Invite, *, code: str | None = None) -> Invite:
     return _picked(Invite, invite, code=code or f"{invite.code_prefix}…")
 
 
+class BrowserStarted(msgspec.Struct, frozen=True, kw_only=True):
+    """The session whose browser it is; `error` says why the page isn't there, when it isn't."""
+
+    session_id: str
+    error: str | UnsetType = UNSET
+
+
 def session(session: model.Session, gateway: Gateway, status: SessionStatus | None) -> Session:
     """Return a session with its URLs; `status` is what its runner says of it."""
     base = f"/api/sessions/{session.id}"
@@ -337,7 +344,7 @@ def session(session: model.Session, gateway: Gateway, status: SessionStatus | No
             fileserver=f"{base}/files",
             files=f"{base}/files",
             terminal=f"{base}/terminal/",
-            browser=None,
+            browser=f"{base}/browser/stream" if gateway.config.agent_browser.enabled else None,
         ),
     )
 

@@ -25,10 +25,12 @@ from oqtod.gateway.forwarded import TrustedProxies
 from oqtod.gateway.front import Front
 from oqtod.gateway.listening import PortTaken, listen
 from oqtod.gateway.services import Services
+from oqtod.placements import browser
 from oqtod.placements.accounts import HostDirectory, PersonalDirectory, RunnerDirectory
 from oqtod.placements.personal import PersonalRunner
 from oqtod.placements.runners import Runners
 from oqtod.sessions.activity import Activity
+from oqtod.sessions.browsers import Browsers
 from oqtod.sessions.context import Gateway
 from oqtod.sessions.departure import Departures
 from oqtod.sessions.lifecycle import Lifecycle
@@ -89,9 +91,9 @@ async def _run(loaded: Loaded, database: Database, path: Path | None, overrides:
         )
         runners, activity = Runners(directory, config, lasting), Activity(records)
         sessions = Lifecycle(records, runners, activity, config)
-        recovery, reaper = Recovery(sessions), Reaper(sessions)
+        recovery, reaper, browsers = Recovery(sessions), Reaper(sessions), Browsers(sessions)
         departures = Departures(database, sessions)
-        gateway = Gateway(config, database, accounts, sessions, reaper, departures, audit)
+        gateway = Gateway(config, database, accounts, sessions, reaper, browsers, departures, audit)
         await recovery.reconcile()
         proxies = TrustedProxies(config.server.trusted_proxies)
         application = Api(gateway, _frontend(config)).application()
@@ -103,12 +105,15 @@ async def _run(loaded: Loaded, database: Database, path: Path | None, overrides:
             serving.start_soon(recovery.keep)
             serving.start_soon(departures.keep)
             serving.start_soon(reaper.keep)
+            serving.start_soon(browsers.keep)
             serving.start_soon(activity.keep)
             serving.start_soon(accounts.keys.keep)
             serving.start_soon(audit.keep)
             address = _url(listeners, config)
             readiness.ready(f"Serving {address}")
             log.info("serving %s", address)
+            for trouble in browser.troubles(config):
+                log.warning("sessions' browsers will not start: %s", trouble)
             if login is not None:
                 click.echo(
                     f"\n  oqtod is at  {address}\n  log in as    {login[0]}\n  password     {login[1]}\n"

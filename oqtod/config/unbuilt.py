@@ -13,7 +13,6 @@ UNBUILT: Final[dict[str, str]] = {
     "container.*": "sessions in containers",
     "runner.pi_sessions_dir": "the agent",
     "runner.memories_dir": "the agent",
-    "agent_browser.*": "the browser in a session",
     "eavs.*": "EAVS",
     "templates.*": "project templates",
     "onboarding_templates.*": "onboarding templates",

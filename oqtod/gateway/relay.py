@@ -13,7 +13,7 @@ from oqtod.gateway import limits
 from oqtod.gateway.bodies import Endless
 from oqtod.gateway.engine import End
 from oqtod.gateway.flows import SINK, SOURCE, TURN, Flow, SinkFailed, SourceFailed
-from oqtod.gateway.keystrokes import is_input, is_typed
+from oqtod.gateway.keystrokes import watched_of
 from oqtod.gateway.visit import Visit
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Relay:
         self._front = front
         self._visit = visit
         self._household = household
-        self._is_activity = is_typed if visit.target.service == "terminal" else is_input
+        self._is_activity = watched_of(visit.target.service)
         self._up = Flow(client, service, Endless(), None)
         self._down = Flow(service, client, Endless(), None)
         self._up.watch = self._watch

@@ -11,6 +11,7 @@ from runner.protocol.messages import ServiceName
 
 _KEY = rb"/api/sessions/([A-Za-z0-9_-]{1,64})"
 _SERVICE = re.compile(_KEY + rb"/(terminal|files)(/[^?]*)?(?:\?(.*))?", re.DOTALL)
+_STREAM = re.compile(rb"/api/sessions?/([A-Za-z0-9_-]{1,64})/browser/stream(?:\?(.*))?", re.DOTALL)
 _PORT = re.compile(_KEY + rb"/ports/([0-9]{1,5})(/[^?]*)?(?:\?(.*))?", re.DOTALL)
 
 
@@ -48,6 +49,9 @@ def target_of(target: bytes, *, upgrade: bool) -> Target | None:
         if service == b"terminal" and not upgrade and (path == b"/" or path.startswith(b"/static/")):
             return None
         return Target(session.decode(), cast(ServiceName, service.decode()), None, path, query or b"")
+    match = _STREAM.fullmatch(target) if upgrade else None
+    if match is not None:
+        return Target(match[1].decode(), "browser", None, b"/stream", match[2] or b"")
     match = _PORT.fullmatch(target)
     if match is not None:
         session, port, path, query = match.groups()

@@ -13,6 +13,7 @@ import trio
 from oqtod import config as configuration
 from oqtod.config import Config
 from oqtod.errors import Refusal
+from oqtod.placements import browser
 from oqtod.placements.accounts import RunnerAddress, RunnerDirectory
 from oqtod.placements.link import Link, only_socket
 from oqtod.sessions import ports
@@ -36,6 +37,7 @@ _REFUSALS = {
     "bad_workspace": "bad_request",
     "sandbox_refused": "unprocessable",
     "no_session": "conflict",
+    "no_service": "not_found",
     "no_listener": "bad_gateway",
     "foreign_listener": "forbidden",
 }
@@ -81,6 +83,7 @@ class Runners:
             ttyd_binary=self._config.local.ttyd_binary,
             fileserver_binary=self._config.local.fileserver_binary,
             max_upload_size_mb=self._config.server.max_upload_size_mb,
+            browser=browser.spec(self._config, session),
         )
         return await self._call(session.user_id, messages.StartSession(spec))
 
@@ -100,6 +103,22 @@ class Runners:
     async def open(self, session: Session, service: ServiceName) -> socket.socket:
         """Return a socket connected to a service of the session, started if need be. Raises Refusal."""
         return await self._opened(session, messages.OpenService(session.id, service))
+
+    async def open_running(self, session: Session, service: ServiceName) -> socket.socket | None:
+        """Return a socket connected to a service of the session, None if it doesn't run. Raises Refusal."""
+        with self._explained("the runner"):
+            _, link = await self._link(session.user_id)
+            call = messages.OpenService(session.id, service, start=False)
+            _, descriptors = await link.call_for_descriptors(call, timeout=self._timeout)
+            return only_socket(descriptors) if descriptors else None
+
+    async def stop_service(self, session: Session, service: ServiceName) -> None:
+        """End one service of the session; the next use starts it again. Raises Refusal."""
+        await self._call(session.user_id, messages.StopService(session.id, service))
+
+    async def forget(self, session: Session) -> None:
+        """Remove what is kept of a session that has ended. Raises Refusal."""
+        await self._call(session.user_id, messages.ForgetSession(session.id))
 
     async def open_port(self, session: Session, port: int) -> socket.socket:
         """Return a socket connected to a program of the account's that listens there. Raises Refusal."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from oqtod.accounts.assembly import Accounts
 from oqtod.config import Config
+from oqtod.sessions.browsers import Browsers
 from oqtod.sessions.departure import Departures
 from oqtod.sessions.lifecycle import Lifecycle
 from oqtod.sessions.reaper import Reaper
@@ -23,6 +24,7 @@ class Gateway:
     accounts: Accounts
     sessions: Lifecycle
     reaper: Reaper
+    browsers: Browsers
     departures: Departures
     audit: Audit
     traffic: Traffic = field(default_factory=Traffic)

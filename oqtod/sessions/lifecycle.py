@@ -143,15 +143,33 @@ class Lifecycle:
             return await self.finish_stop(session, why, reason=reason)
 
     async def delete(self, session: Session) -> None:
-        """Forget a session. Raises Refusal (conflict) while it is live."""
+        """Forget a session, and what its browser kept. Raises Refusal: conflict while it is live."""
         async with self.lock(session.id):
+            session = self.records.get(session.id)
+            if not session.live and session.stream_port is not None:  # it may have had a browser
+                await self.runners.forget(session)
             await self.records.delete(session)
             self.events.ring(session.id)
 
     async def open(self, session: Session, service: ServiceName) -> socket.socket:
         """Return a socket connected to a service of a running session. Raises Refusal."""
+        if service == "browser" and not self.config.agent_browser.enabled:
+            raise Refusal(
+                "not_found",
+                "sessions have no browser here",
+                "an administrator can give them one: agent_browser.enabled = true",
+            )
         self._check_running(session)
         return await self._opened(session, await self._attempt(session, service=service))
+
+    async def open_running(self, session: Session, service: ServiceName) -> socket.socket | None:
+        """Return a socket connected to a service that runs, else None; counts as no use. Raises Refusal."""
+        return await self.runners.open_running(session, service)
+
+    async def stop_service(self, session: Session, service: ServiceName) -> None:
+        """End one service of a session; the next use starts it again. Raises Refusal."""
+        await self.runners.stop_service(session, service)
+        self.events.ring(session.id)
 
     async def open_port(self, session: Session, port: int) -> socket.socket:
         """Return a socket connected to a program of a running session that listens on a port of its block.

@@ -11,11 +11,26 @@ import msgspec
 
 from runner.protocol.rpc import Call, Protocol
 
-ServiceName = Literal["terminal", "files"]
+ServiceName = Literal["terminal", "files", "browser"]
 ServiceState = Literal["stopped", "starting", "running", "failed"]
 
 
-class SessionSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BrowserSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A session's browser, as the section `agent_browser` of the configuration wants it."""
+
+    binary: str = "oqto-browserd"
+    headed: bool = False
+    executable_path: str | None = None
+    extensions: list[str] = []
+    stream_port: int | None = None
+    """Where a daemon of another make streams, on loopback."""
+    memory_max: int | None = None
+    """Bytes that the browser and its pages may take together, where the kernel can be told."""
+    page_memory_mb: int | None = None
+    """What one page may take."""
+
+
+class SessionSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a runner must know of a session to run it."""
 
     id: str
@@ -27,6 +42,8 @@ class SessionSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ttyd_binary: str = "ttyd"
     fileserver_binary: str = "fileserver"
     max_upload_size_mb: int = 100
+    browser: BrowserSpec | None = None
+    """None where sessions have no browser."""
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -83,12 +100,31 @@ class ListSessions(Call[Sessions], frozen=True, tag="list"):
     answer = Sessions
 
 
-class OpenService(Call[ServiceStatus], frozen=True, tag="open"):
-    """Start the service if need be, and send a socket that is connected to it."""
+class OpenService(Call[ServiceStatus], frozen=True, omit_defaults=True, tag="open"):
+    """Start the service if need be, and send a socket that is connected to it.
+
+    Without `start`, one that isn't running stays so, and no socket is sent.
+    """
 
     answer = ServiceStatus
     session_id: str
     service: ServiceName
+    start: bool = True
+
+
+class StopService(Call[None], frozen=True, tag="stop-service"):
+    """End every process of one service of a session. The next use starts it again."""
+
+    answer = None
+    session_id: str
+    service: ServiceName
+
+
+class ForgetSession(Call[None], frozen=True, tag="forget"):
+    """Remove what is kept of a session that has ended: its browser's profile."""
+
+    answer = None
+    session_id: str
 
 
 class OpenPort(Call[None], frozen=True, tag="open-port"):
@@ -113,5 +149,10 @@ class SessionLog(Call[Logs], frozen=True, tag="log"):
 
 
 RUNNER = Protocol(
-    "oqto-runner", 1, [StartSession, StopSession, ListSessions, OpenService, OpenPort, SessionLog]
+    "oqto-runner",
+    1,
+    [
+        *(StartSession, StopSession, ListSessions, OpenService, StopService, OpenPort, ForgetSession),
+        SessionLog,
+    ],
 )

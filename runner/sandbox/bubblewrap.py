@@ -21,7 +21,7 @@ from typing import Protocol
 
 from runner.sandbox import seccomp
 from runner.sandbox.files import SandboxRefused
-from runner.sandbox.layout import Mount, Plan, own_code, plan
+from runner.sandbox.layout import Kind, Mount, Plan, own_code, plan
 from runner.sandbox.policy import Policy
 
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
@@ -84,6 +84,7 @@ def command(
     variables: Mapping[str, str],
     service_directory: Path | None = None,
     programs: Sequence[Path] = (),
+    kept: Sequence[tuple[Path, Kind]] = (),
     die_with_parent: bool = False,
     nested_user_namespaces: bool = False,
     bwrap: str = "bwrap",
@@ -92,8 +93,9 @@ def command(
 
     `variables` are its whole environment. `service_directory` is writable too (the service's socket is made
     there); `programs` are shown read-only even where the policy hides what is around them, as is our own
-    code. Chromium needs `nested_user_namespaces` for its own sandbox. With the policy disabled, `argv` is
-    run as it is. Close the answer when it is started, or isn't going to be.
+    code, and so is what we keep for the program, `kept`, in the way that stands beside it. Chromium needs
+    `nested_user_namespaces` for its own sandbox. With the policy disabled, `argv` is run as it is. Close the
+    answer when it is started, or isn't going to be.
 
     Raises `runner.sandbox.policy.SandboxRefused`, `runner.sandbox.seccomp.SeccompUnavailable` and OSError.
     """
@@ -106,6 +108,7 @@ def command(
         home=home,
         service_directory=service_directory,
         programs=[*own_code(), *programs],
+        kept=kept,
     )
     variant = seccomp.Variant(
         nested_user_namespaces=nested_user_namespaces,

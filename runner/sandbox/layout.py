@@ -90,13 +90,16 @@ def plan(
     home: Path,
     service_directory: Path | None = None,
     programs: Sequence[Path] = (),
+    kept: Sequence[tuple[Path, Kind]] = (),
 ) -> Plan:
     """Return the mounts of a sandbox under `policy`, in the order in which they must be made.
+
+    `kept` is what oqtod itself keeps for the program, and shows (read-only or read-write) in any case.
 
     Raises `SandboxRefused` when the policy denies the workspace itself, when the workspace's ``.oqto`` isn't
     a folder, and when something can't be hidden for certain.
     """
-    return _Planner(policy, workspace=workspace, home=home).plan(service_directory, programs)
+    return _Planner(policy, workspace=workspace, home=home).plan(service_directory, programs, kept)
 
 
 class _Planner:
@@ -110,7 +113,12 @@ class _Planner:
         if self._workspace == Path("/"):
             raise SandboxRefused("the whole file system can't be a workspace", workspace)
 
-    def plan(self, service_directory: Path | None, programs: Sequence[Path]) -> Plan:
+    def plan(
+        self,
+        service_directory: Path | None,
+        programs: Sequence[Path],
+        kept: Sequence[tuple[Path, Kind]],
+    ) -> Plan:
         policy = self._policy
         self._system()
         if self._home != Path("/"):
@@ -132,7 +140,10 @@ class _Planner:
         if service_directory is not None:
             real = Path(os.path.realpath(service_directory))
             self._put("read-write", real, real, "the service's own socket")
-        self._links([*self._named, *programs, *(() if service_directory is None else (service_directory,))])
+        for path, kind in kept:
+            self._show(kind, Path(os.path.realpath(path)))
+        own = [path for path, _ in kept] + ([] if service_directory is None else [service_directory])
+        self._links([*self._named, *programs, *own])
         ordered = sorted(self._mounts.values(), key=lambda mount: len(mount.path.parts))
         return Plan(tuple(ordered), tuple(self._denied))
 
@@ -284,6 +295,14 @@ class _Planner:
             # Also where it could be seen already but be written: the runner itself runs from there.
             self._pin(program, above)
             self._put("read-only", program, program, f"{BUILT_IN}: oqtod's own programs")
+
+    def _show(self, kind: Kind, path: Path) -> None:
+        """Show what oqtod keeps for the program; of a hidden folder on the way only the way."""
+        for folder in path.parents:
+            hidden = self._mounts.get(folder)
+            if hidden is not None and hidden.kind == "denied-folder":
+                self._mounts[folder] = replace(hidden, kind="hollow")
+        self._put(kind, path, path, f"{BUILT_IN}: what oqtod keeps for the session")
 
     def _pin(self, path: Path, above: Mount | None) -> None:
         """Make the folders between `above` and `path` mounts.

@@ -49,6 +49,7 @@ class WorkspaceSandbox:
         extra: Mapping[str, str],
         service_directory: Path | None = None,
         programs: Sequence[Path] = (),
+        kept: Sequence[tuple[Path, layout.Kind]] = (),
         die_with_parent: bool = False,
         nested_user_namespaces: bool = False,
     ) -> bubblewrap.Command:
@@ -66,6 +67,7 @@ class WorkspaceSandbox:
             variables=bubblewrap.environment(self.account, extra),
             service_directory=service_directory,
             programs=programs,
+            kept=kept,
             die_with_parent=die_with_parent,
             nested_user_namespaces=nested_user_namespaces,
             bwrap=bwrap,

@@ -1,8 +1,8 @@
 """Owns the cached Debian 13 root that system tests boot: systemd, what a small server has, nothing of ours.
 
 The packages that ours depends on or recommends are in its apt cache, not installed: installing ours with apt
-proves that its Depends are enough, and needs no network. dtach is there for the tests that use it. The root
-is never written to after it was made; machines put a tmpfs on top.
+proves that its Depends are enough, and needs no network. dtach and Chromium are there for the tests that use
+them. The root is never written to after it was made; machines put a tmpfs on top.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ chroot "$root" systemctl disable ttyd.service
 rm "$root/etc/apt/sources.list.d/forky.list" "$root/etc/apt/preferences.d/forky"
 rm -f "$root"/var/lib/apt/lists/*forky*
 chroot "$root" apt-get -q -y -o APT::Install-Recommends=true --download-only install $DEPENDS dtach
+chroot "$root" apt-get -q -y --no-install-recommends --download-only install chromium
 echo oqtod-test >"$root/etc/hostname"
 """
 

@@ -264,9 +264,9 @@ def test_dev_mode_on_loopback(load_text, host: str) -> None:
     assert load_text(f"server.host = '{host}'").config.server.host == host
 
 
-def test_all_stream_ports_up_to_the_last(refuse_text) -> None:
+def test_all_stream_ports_up_to_the_last(load_text) -> None:
     text = "agent_browser.stream_port_base = 60000\nagent_browser.stream_port_range = 5536"
-    assert all("not built" in problem.message for problem in refuse_text(text).values())
+    assert load_text(text).config.agent_browser.stream_port_range == 5536
 
 
 def test_no_follow_up_errors(refuse_text) -> None:

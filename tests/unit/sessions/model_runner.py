@@ -97,6 +97,11 @@ class ModelRunners:
         far.close()
         return near
 
+    async def forget(self, session: Session) -> None:
+        await self._reached()
+        assert session.id not in self._world.alive, "only what is kept of a session that has ended"
+        await self._answered()
+
     async def end(self, user_id: str, *, remove: bool, remove_home: bool) -> None:
         await self._reached()
         for session_id in [key for key, owner in self._world.alive.items() if owner == user_id]:

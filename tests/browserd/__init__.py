@@ -1,0 +1,1 @@
+"""oqto-browserd with the real Chromium, and pages served from here."""
