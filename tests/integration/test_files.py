@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import os
+import signal
 import zipfile
 from typing import Any
 from urllib.parse import quote, quote_from_bytes
@@ -267,8 +268,10 @@ def test_watching(files: Files) -> None:
         read_until(lambda: any(x["path"] == "w/new/f" for x in seen))
         assert {"type": "file_changed", "event": "created", "path": "w/new", "is_dir": True} in seen
         seen.clear()
+        files.process.send_signal(signal.SIGSTOP)  # so that they are of one moment, however slow this is
         for number in range(5000):
             (files.root / "w" / "new" / str(number)).touch()
+        files.process.send_signal(signal.SIGCONT)
         read_until(lambda: any(x["type"] == "overflow" for x in seen))
         seen.clear()
         (files.root / "w" / "new" / "f").unlink()

@@ -350,7 +350,7 @@ def test_no_more_clients_than_allowed(start: Start) -> None:
 
 def test_a_stopped_viewer_is_found_out(start: Start) -> None:
     """One that vanished without a word doesn't hold the size, nor the shell, for ever."""
-    server = start("-P", "0.2")
+    server = start("-P", "1")  # four seconds of silence: more than a busy machine takes for an answer
     gone = server.open(60, 20)
     gone.run("true")
     gone.type("while :; do echo working; sleep 0.01; done\n")
