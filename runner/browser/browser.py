@@ -109,7 +109,7 @@ class Browser:
                 await tab.ready.wait()
             if tab.crashed is not None:
                 tab.crashed, tab.crash_told = None, False
-                tab.post("Page.reload", {})
+                tab.come_back("Page.reload", {})
             return tab
 
     async def set_viewport(self, width: int, height: int, scale: float = 1.0) -> None:
@@ -190,7 +190,7 @@ class Browser:
         if self._last_url is not None and (tab := self.tab) is not None:
             url, self._last_url = self._last_url, None
             if not self._distrusted:
-                tab.post("Page.navigate", {"url": url})
+                tab.come_back("Page.navigate", {"url": url})
 
     async def _greet(self, live: _Live) -> None:
         version = await live.devtools.call("Browser.getVersion")

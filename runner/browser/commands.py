@@ -21,6 +21,9 @@ OfTab = Callable[[Tab, list[str]], Awaitable[Data]]
 
 MOST_SECONDS: Final = 600.0
 
+RETURN_SECONDS: Final = 10.0
+"""How long a command waits for a page that comes back after a crash, before it looks at what is there."""
+
 
 async def run(daemon: Daemon, arguments: list[str], seconds: float) -> Data:
     """Carry out a command within `seconds`; return its data. Raises Failed."""
@@ -47,6 +50,7 @@ async def _of_tab(daemon: Daemon, command: OfTab, arguments: list[str]) -> Data:
             "answer it first: dialog accept [TEXT], or dialog dismiss",
         )
     try:
+        await tab.wait_for_return(RETURN_SECONDS)
         return await command(tab, arguments)
     finally:
         if not tab.closed and tab.crashed is None:

@@ -36,8 +36,14 @@ def full_url(text: str) -> str:
 async def open_url(tab: Tab, url: str) -> dict[str, Any]:
     """Open a page and wait until it has loaded. Raises Failed, DialogOpened."""
     url = full_url(url)
-    await _end_if_busy(tab)
-    answer = await tab.call("Page.navigate", {"url": url})
+    await _make_way(tab)
+    arrived = False
+    try:
+        answer = await tab.call("Page.navigate", {"url": url})
+        arrived = True
+    finally:
+        if not arrived and not tab.closed:
+            tab.post("Page.stopLoading", {})
     error = answer.get("errorText")
     if answer.get("isDownload") or error == "net::ERR_ABORTED":
         return {"url": tab.url, "title": tab.title, "download": True}
@@ -55,7 +61,7 @@ async def go(tab: Tab, steps: int) -> dict[str, Any]:
     index = history["currentIndex"] + steps
     if not 0 <= index < len(history["entries"]):
         raise Failed("not_found", f"there is no page to go {'back' if steps < 0 else 'forward'} to")
-    await _end_if_busy(tab)
+    await _make_way(tab)
     before = tab.navigations
     await tab.call("Page.navigateToHistoryEntry", {"entryId": history["entries"][index]["id"]})
     await tab.until(lambda: tab.navigations > before)
@@ -65,7 +71,7 @@ async def go(tab: Tab, steps: int) -> dict[str, Any]:
 
 async def reload(tab: Tab) -> dict[str, Any]:
     """Load the page again. Raises Failed, DialogOpened."""
-    await _end_if_busy(tab)
+    await _make_way(tab)
     before = tab.loader
     await tab.call("Page.reload")
     await tab.until(lambda: tab.loader != before)
@@ -88,8 +94,13 @@ async def described(tab: Tab) -> dict[str, Any]:
     return said
 
 
-async def _end_if_busy(tab: Tab) -> None:
-    """End the process of a page whose script never rests: it would not make way for another page."""
+async def _make_way(tab: Tab) -> None:
+    """Give up a navigation that is on its way, and end a page whose script never rests.
+
+    For as long as a navigation waits for its server, Chromium keeps back what it is to tell the page.
+    """
+    if tab.leaving:
+        await tab.call("Page.stopLoading")
     with trio.move_on_after(BUSY_SECONDS):
         await tab.call("Runtime.evaluate", {"expression": "0"})
         return

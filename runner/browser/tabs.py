@@ -80,6 +80,7 @@ class Tab:
         self.navigations = 0
         self.leaving = False
         """Whether another page has been asked for, and isn't there yet."""
+        self.coming_back = False
         self.references: dict[str, Reference] = {}
         """Of the last snapshot."""
         self.changed = trio.Event()
@@ -103,6 +104,18 @@ class Tab:
             self.reached = set()
             self.references.clear()
         self.leaving = False
+
+    def come_back(self, method: str, parameters: Parameters) -> None:
+        """Have a page again that was lost; `coming_back` until it is there."""
+        self.coming_back = self.leaving = True
+        self.post(method, parameters)
+
+    async def wait_for_return(self, seconds: float) -> None:
+        """Wait for a page that is coming back, a while. Raises as `check` does."""
+        if self.coming_back:
+            with trio.move_on_after(seconds):
+                await self.until(lambda: not self.leaving and not self.loading)
+            self.coming_back = False
 
     def touch(self) -> None:
         """Wake whoever waits for a change."""
