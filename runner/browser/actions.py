@@ -39,7 +39,7 @@ class Target:
     def __init__(self, tab: Tab, asked: str) -> None:
         self.tab = tab
         self.asked = asked
-        self.problem = Failed("not_found", f"no element matches {asked!r}")
+        self.problem = Failed("timeout", f"the page is too busy to say whether an element matches {asked!r}")
 
     async def now(self) -> Element | None:
         """Return the element if it is there. Raises Failed, DialogOpened."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import deque
@@ -190,6 +191,7 @@ class Browser:
         if self._last_url is not None and (tab := self.tab) is not None:
             url, self._last_url = self._last_url, None
             if not self._distrusted:
+                live.came_back_at = time.monotonic()
                 tab.come_back("Page.navigate", {"url": url})
 
     async def _greet(self, live: _Live) -> None:
@@ -219,7 +221,7 @@ class Browser:
         tab = live.tabs.active
         if tab is not None and tab.url not in ("", "about:blank"):
             self._last_url = tab.url
-        self._distrusted = time.monotonic() - live.started < LOAD_CRASH_SECONDS
+        self._distrusted = time.monotonic() - live.came_back_at < LOAD_CRASH_SECONDS
         for each in live.tabs.all:
             each.closed = True
             each.touch()
@@ -284,7 +286,8 @@ class _Live:
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
         self.ending = False
-        self.started = time.monotonic()
+        self.came_back_at = -math.inf
+        """When the page of the Chromium before was loaded again."""
         self._stderr: deque[bytes] = deque(maxlen=4)
 
     async def collect_stderr(self) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +29,7 @@ POLITE_SECONDS: Final = 2.0
 
 _KILLED_FIRST: Final = 400  # proc_pid_oom_score_adj(5): before the terminal and the file server
 _PR_SET_CHILD_SUBREAPER: Final = 36
+_OF_SOCKETS: Final = re.compile(r"(org\.chromium\.Chromium|com\.google\.Chrome)\.\w+\Z")
 _LOCKS: Final = ("SingletonLock", "SingletonSocket", "SingletonCookie")
 
 OPTIONS: Final = (
@@ -111,8 +114,9 @@ class Pipes:
 class Chromium:
     """A started Chromium. `end` must be called in any case."""
 
-    def __init__(self, pid: int, pipes: Pipes, *, sandboxed: bool) -> None:
+    def __init__(self, pid: int, pipes: Pipes, profile: Path, *, sandboxed: bool) -> None:
         self.pid = pid
+        self._profile = profile
         self.pipes = pipes
         self.sandboxed = sandboxed
         self._pidfd = os.pidfd_open(pid)
@@ -146,7 +150,7 @@ class Chromium:
             Path(f"/proc/{pid}/oom_score_adj").write_text(f"{_KILLED_FIRST}\n")
         except OSError:
             pass  # it has ended already, which is found out soon
-        return cls(pid, pipes, sandboxed=sandboxed)
+        return cls(pid, pipes, settings.profile, sandboxed=sandboxed)
 
     async def watch(self) -> str:
         """Wait for its end, and say how it ended, for people."""
@@ -168,15 +172,24 @@ class Chromium:
                 await self.watch()
             _reap_orphans()
             os.close(self._pidfd)
+            try:
+                clear_locks(self._profile)
+            except OSError:
+                pass  # the next start says what is wrong with the profile
 
 
 def clear_locks(profile: Path) -> None:
-    """Remove the locks that a Chromium left in a profile whose process is gone.
+    """Remove the locks that a Chromium left in a profile whose process is gone, and the folder of its socket.
 
     Nobody else uses the profile: whoever starts Chromium there holds the daemon's socket. Raises OSError.
     """
+    socket = profile / "SingletonSocket"
+    folder = socket.readlink().parent if socket.is_symlink() else None
     for name in _LOCKS:
         (profile / name).unlink(missing_ok=True)
+    # A link that leads elsewhere is not Chromium's; nothing is followed into the folder.
+    if folder is not None and folder.parent == Path(tempfile.gettempdir()) and _OF_SOCKETS.match(folder.name):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _spawn(arguments: list[str]) -> tuple[int, Pipes]:

@@ -100,7 +100,7 @@ async def _make_way(tab: Tab) -> None:
     For as long as a navigation waits for its server, Chromium keeps back what it is to tell the page.
     """
     if tab.leaving:
-        await tab.call("Page.stopLoading")
+        tab.post("Page.stopLoading", {})
     with trio.move_on_after(BUSY_SECONDS):
         await tab.call("Runtime.evaluate", {"expression": "0"})
         return

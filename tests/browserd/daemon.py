@@ -220,7 +220,7 @@ def browserd(folder: Path, *options: str, **environment: str) -> Iterator[Daemon
     process = subprocess.Popen(
         [*command, *options, "serve", "--socket", str(path)],
         cwd=Path(__file__).parents[2],
-        env={**os.environ, "PYTHONWARNINGS": "error", **environment},
+        env={**os.environ, "PYTHONWARNINGS": "error", "TMPDIR": str(folder), **environment},
         stderr=subprocess.PIPE,
     )
     assert process.stderr is not None

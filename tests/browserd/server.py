@@ -37,7 +37,7 @@ class Handler(SimpleHTTPRequestHandler):
         elif path == "/missing":
             self.send_error(404)
         elif path == "/broken":
-            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5")
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello")
         elif path == "/download/small":
             self._download("small report.txt", len(SMALL))
             self.wfile.write(SMALL)

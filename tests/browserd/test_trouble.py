@@ -16,7 +16,7 @@ def test_pages_that_can_not_be_loaded(daemon: Daemon, pages: str) -> None:
     port = pages.rpartition(":")[2]
     for url, reason in (
         ("http://nowhere.invalid/", "no host of that name"),
-        ("http://127.0.0.1:9", "nothing listens there"),
+        ("http://127.0.0.1:4", "nothing listens there"),
         (f"{pages}/broken", "navigation"),
         (f"https://localhost:{port}/", "ERR_SSL"),
     ):
