@@ -353,12 +353,14 @@ def test_a_stopped_viewer_is_found_out(start: Start) -> None:
     server = start("-P", "1")  # four seconds of silence: more than a busy machine takes for an answer
     gone = server.open(60, 20)
     gone.run("true")
-    gone.type("while :; do echo working; sleep 0.01; done\n")
+    # A program of its own: a loop of the shell's can be between two of them when it is interrupted.
+    gone.type("sh -c 'while :; do echo working; sleep 0.01; done'\n")
     until(gone, rb"working\r\nworking")
     # Its side is silent from now on: no pong, no window.
     until_gone = time.monotonic() + 20
     with server.open(100, 30) as other:
         other.type("\x03")
+        until(other, rb"\^C.*\$ ")
         assert other.run("stty size") == "30 100"
         while time.monotonic() < until_gone:
             try:
