@@ -243,7 +243,7 @@ class Browser:
             self._live.tabs.handle(method, parameters, session)
             if method == "Page.frameNavigated":
                 self.last_page_at = time.time()
-            if method in ("Inspector.targetCrashed", "Target.targetCrashed"):
+            if method == "Target.targetCrashed":
                 self._page_crashed()
             if session is None:
                 self._on_event(method, parameters)

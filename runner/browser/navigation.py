@@ -44,6 +44,8 @@ async def open_url(tab: Tab, url: str) -> dict[str, Any]:
     finally:
         if not arrived and not tab.closed:
             tab.post("Page.stopLoading", {})
+        if not arrived and tab.making_way:
+            tab.making_way, tab.crashed = False, "the page was ended for another one, which did not come"
     error = answer.get("errorText")
     if answer.get("isDownload") or error == "net::ERR_ABORTED":
         return {"url": tab.url, "title": tab.title, "download": True}
@@ -104,11 +106,9 @@ async def _make_way(tab: Tab) -> None:
     with trio.move_on_after(BUSY_SECONDS):
         await tab.call("Runtime.evaluate", {"expression": "0"})
         return
-    tab.crashed = None
+    tab.making_way, tab.gone = True, False
     tab.post("Page.crash", {})
-    while tab.crashed is None and not tab.closed:
-        await tab.changed.wait()
-    tab.crashed = None  # another page is about to be there
+    await tab.until(lambda: tab.gone)
 
 
 async def _loaded(tab: Tab, loader: str) -> None:

@@ -81,6 +81,10 @@ class Tab:
         self.leaving = False
         """Whether another page has been asked for, and isn't there yet."""
         self.coming_back = False
+        self.making_way = False
+        """Whether the page is being ended on purpose, for another one: then its end is no crash."""
+        self.gone = False
+        """Whether it has ended since."""
         self.references: dict[str, Reference] = {}
         """Of the last snapshot."""
         self.changed = trio.Event()
@@ -103,7 +107,16 @@ class Tab:
             self.loaders.append(loader)
             self.reached = set()
             self.references.clear()
-        self.leaving = False
+        self.leaving = self.making_way = False
+
+    def died(self, reason: str) -> None:
+        """The process of the page has ended."""
+        if self.making_way:
+            self.gone = True
+        else:
+            self.crashed = reason
+        self.dialog = None
+        self.touch()
 
     def come_back(self, method: str, parameters: Parameters) -> None:
         """Have a page again that was lost; `coming_back` until it is there."""
@@ -367,22 +380,14 @@ class Tabs:
             self._on_change()
 
     def _crashed(self, parameters: dict[str, Any], session: str | None) -> None:
-        tab = self._page(session)
-        if tab is not None:
-            tab.crashed = tab.crashed or "the page crashed; the next command loads it again"
-            tab.dialog = None
-            tab.touch()
-            self._on_change()
-
-    def _target_crashed(self, parameters: dict[str, Any], session: str | None) -> None:
+        # The page's own session has Inspector.targetCrashed, before or after: one of the two must count.
         status = parameters.get("status")
         reason = (
             "ran out of memory" if status == "oom" else f"crashed ({status} {parameters.get('errorCode')})"
         )
         for tab in self.all:
             if tab.target == parameters["targetId"]:
-                tab.crashed = f"the page {reason}; the next command loads it again"
-                tab.touch()
+                tab.died(f"the page {reason}; the next command loads it again")
                 self._on_change()
 
     def _page(self, session: str | None) -> Tab | None:
@@ -396,7 +401,7 @@ _EVENTS: Final[dict[str, Callable[[Tabs, dict[str, Any], str | None], None]]] = 
     "Target.attachedToTarget": Tabs._attached,
     "Target.detachedFromTarget": Tabs._detached,
     "Target.targetInfoChanged": Tabs._info,
-    "Target.targetCrashed": Tabs._target_crashed,
+    "Target.targetCrashed": Tabs._crashed,
     "Page.lifecycleEvent": Tabs._lifecycle,
     "Page.frameNavigated": Tabs._navigated,
     "Page.frameStartedNavigating": Tabs._leaving,
@@ -405,5 +410,4 @@ _EVENTS: Final[dict[str, Callable[[Tabs, dict[str, Any], str | None], None]]] = 
     "Page.navigatedWithinDocument": Tabs._navigated_within,
     "Page.javascriptDialogOpening": Tabs._dialog_opened,
     "Page.javascriptDialogClosed": Tabs._dialog_closed,
-    "Inspector.targetCrashed": Tabs._crashed,
 }
