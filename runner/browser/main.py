@@ -82,6 +82,7 @@ def parser(prog: str = "oqto-browserd") -> argparse.ArgumentParser:
     add("--page-memory-mb", metavar="N", type=int, default=2048, help="(default: %(default)s)")
     add("--timeout", metavar="S", type=float, default=30.0, help="seconds for the command (default: 30)")
     add("--json", action="store_true", help="answers are JSON anyway")
+    add("--binary", metavar="B", help="with serve: another daemon, with the same command line, does the work")
     add("--ends-on-close", action="store_true", help=argparse.SUPPRESS)
     add("command", metavar="COMMAND", help="see below")
     add("arguments", metavar="ARG", nargs=argparse.REMAINDER, help="the command's")
@@ -104,6 +105,7 @@ def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace, session
         headed=options.headed,
         executable=options.executable_path,
         extensions=tuple(options.extension),
+        binary=options.binary,
         download_limit=options.download_limit_mb << 20,
         page_memory=options.page_memory_mb << 20,
         stream_port=stream_port(),
@@ -144,7 +146,7 @@ def _start_line(options: argparse.Namespace) -> list[str]:
     line += ["--session", options.session, "--ends-on-close"]
     if options.headed:
         line.append("--headed")
-    for name in ("executable_path", "profile", "downloads", "download_limit_mb", "page_memory_mb"):
+    for name in ("executable_path", "profile", "downloads", "download_limit_mb", "page_memory_mb", "binary"):
         if (value := getattr(options, name)) is not None:
             line += [f"--{name.replace('_', '-')}", str(value)]
     for extension in options.extension:

@@ -15,6 +15,7 @@ import trio
 
 from runner.browser import chromium
 from runner.browser.daemon import Daemon
+from runner.browser.other import Other
 from runner.browser.server import Server, report
 from runner.browser.settings import Settings
 
@@ -29,7 +30,7 @@ def serve(settings: Settings) -> None:
         listener = undo.enter_context(_unix(settings.socket))
         undo.callback(_remove, settings.socket, settings.socket.lstat())
         token, tcp = None, None
-        if settings.stream_port:
+        if settings.stream_port and settings.binary is None:
             tcp = undo.enter_context(_tcp(settings.stream_port))
             token = secrets.token_hex(32)
             _write(settings.token, token)
@@ -40,9 +41,13 @@ def serve(settings: Settings) -> None:
 async def _run(
     settings: Settings, listener: socket.socket, tcp: socket.socket | None, token: str | None
 ) -> None:
-    chromium.become_subreaper()
     async with trio.open_nursery() as outer:
-        daemon = Daemon(settings, outer)
+        daemon: Daemon | Other
+        if settings.binary is not None:
+            daemon = Other(settings, settings.binary)
+        else:
+            chromium.become_subreaper()
+            daemon = Daemon(settings, outer)
         server = Server(daemon)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.serve, _listener(listener))
@@ -55,7 +60,7 @@ async def _run(
                     nursery.cancel_scope.cancel()
                     break
         with trio.CancelScope(shield=True):
-            await daemon.browser.close()
+            await daemon.close()
         outer.cancel_scope.cancel()
 
 

@@ -16,6 +16,8 @@ import msgspec
 import trio
 
 from runner.browser.daemon import Daemon
+from runner.browser.errors import Failed
+from runner.browser.other import Other
 from runner.websocket import accept_key
 
 HEAD_LIMIT: Final = 16 << 10
@@ -44,7 +46,7 @@ class _Refused(Exception):
 class Server:
     """Serves a daemon on listeners, until cancelled."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon | Other) -> None:
         self._daemon = daemon
         self._connections = 0
         self.closed = trio.Event()
@@ -79,7 +81,7 @@ class Server:
 class _Connection:
     """Requests one after the other on one connection, until it closes or becomes a viewer's."""
 
-    def __init__(self, daemon: Daemon, stream: trio.SocketStream, token: str | None) -> None:
+    def __init__(self, daemon: Daemon | Other, stream: trio.SocketStream, token: str | None) -> None:
         self._daemon = daemon
         self._stream = stream
         self._token = token
@@ -166,6 +168,12 @@ class _Connection:
             key = accept_key(headers.get(b"sec-websocket-key", b""))
         except ValueError as error:
             raise _Refused(400, str(error)) from None
+        if isinstance(self._daemon, Other):
+            try:
+                await self._daemon.watch(self._stream, _handshake(headers) + self._http.trailing_data[0])
+            except Failed as error:
+                raise _Refused(502, str(error)) from None
+            return
         answer = h11.InformationalResponse(
             status_code=101,
             reason=b"Switching Protocols",
@@ -194,6 +202,13 @@ class _Connection:
         parts = [response, h11.Data(data=body), h11.EndOfMessage()]
         with trio.move_on_after(SEND_SECONDS):
             await self._stream.send_all(b"".join(self._http.send(part) or b"" for part in parts))
+
+
+def _handshake(headers: dict[bytes, bytes]) -> bytes:
+    """Return the head of a handshake to another daemon: what is of WebSocket, and nobody's credentials."""
+    lines = [b"%b: %b\r\n" % field for field in headers.items() if field[0].startswith(b"sec-websocket-")]
+    start = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    return start + b"".join(lines) + b"\r\n"
 
 
 def _only(request: h11.Request, method: bytes) -> None:

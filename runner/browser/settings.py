@@ -28,6 +28,8 @@ class Settings:
     headed: bool = False
     executable: str | None = None
     extensions: tuple[str, ...] = ()
+    binary: str | None = None
+    """Another daemon, which does the work."""
     download_limit: int = 512 << 20
     page_memory: int = 2048 << 20
     stream_port: int = 0
