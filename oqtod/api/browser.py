@@ -1,6 +1,6 @@
 """/api/browser: a session's browser is opened at a page, and told where to go.
 
-What it shows, and what the person types, goes over its stream: see `oqtod.gateway.proxy`.
+What it shows, and what the person types, goes over its stream: see `oqtod.gateway.targets`.
 """
 
 from __future__ import annotations

@@ -37,6 +37,8 @@ RULES: list[tuple[str, str, str]] = [
     ("GET", r"/api/sessions/\{key\}/files/.*", "files:read"),
     ("PUT|POST|DELETE", r"/api/sessions/\{key\}/files/.*", "files:write"),
     (".*", r"/api/sessions/\{key\}/ports/\{port\}/.*", "previews"),
+    ("GET", r"/api/sessions?/\{key\}/browser/stream", "browser"),
+    ("POST", r"/api/browser/(start|action)", "browser"),
     (".*", r"/api/admin/.*|/metrics", "admin"),
 ]
 """What each path wants: nothing, any credentials, a person, a scope of the owner's, or an administrator."""
@@ -86,7 +88,7 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    config = f"{CONFIG}\n[sessions]\nmax_concurrent_sessions = 100\n"
+    config = f"{CONFIG}\n[sessions]\nmax_concurrent_sessions = 100\n[agent_browser]\nenabled = true\n"
     with running(tmp_path_factory.mktemp("who"), config) as host:
         owner = host.user("owner")
         host.user("other")
@@ -306,7 +308,11 @@ def request(
     if response.status in (401, 403):
         # A session's service refuses in its own words: then the request has come as far as that.
         return str(response.status) if code is not None else IN
-    if response.status == 404 and code == "not_found" and path.startswith("/api/sessions/"):
+    if (
+        response.status == 404
+        and code == "not_found"
+        and path.startswith(("/api/sessions/", "/api/session/"))
+    ):
         assert b"there is no session" in answer, answer
         return NOT_FOUND
     assert response.status < 500 or response.status == 502, (response.status, answer)
