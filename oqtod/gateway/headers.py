@@ -11,11 +11,12 @@ from urllib.parse import unquote_to_bytes
 
 from oqtod.gateway.heads import RequestHead, ResponseHead
 from oqtod.gateway.targets import Target
+from oqtod.sessions import previews
 
 # What a user's program sends never runs on our origin: `sandbox` gives it one of its own that nobody else
 # has. A preview is there to be run; a file is not.
 _FILE_POLICY = b"sandbox"
-_PREVIEW_POLICY = b"sandbox allow-scripts allow-forms allow-popups allow-modals allow-downloads"
+_PREVIEW_POLICY = previews.POLICY.encode()
 
 _HOP_BY_HOP = frozenset(
     {
@@ -29,6 +30,9 @@ _NEVER_TO_SERVICES = _HOP_BY_HOP | {
 _NEVER_BACK = _HOP_BY_HOP | {
     *(b"set-cookie", b"clear-site-data", b"strict-transport-security", b"service-worker-allowed"),
     *(b"x-content-type-options", b"content-security-policy-report-only", b"alt-svc", b"public-key-pins"),
+    # A web server in front of us may take these for orders, to send any file or internal page of its own.
+    *(b"x-accel-redirect", b"x-accel-expires", b"x-accel-limit-rate", b"x-accel-charset"),
+    *(b"x-sendfile", b"x-lighttpd-send-file", b"x-lighttpd-send-tempfile", b"x-reproxy-url"),
 }
 _NEVER_NAMED = frozenset(
     {

@@ -5,11 +5,10 @@ from __future__ import annotations
 import socket
 from typing import Protocol
 
-from oqtod.errors import Refusal
 from oqtod.gateway.heads import RequestHead
 from oqtod.gateway.targets import Target, target_of
 from oqtod.gateway.visit import Visit
-from oqtod.sessions import ports
+from oqtod.sessions import previews
 from oqtod.sessions.context import Gateway
 
 
@@ -53,12 +52,5 @@ class Services:
 
     def check(self, visit: Visit) -> None:
         """Refuse a port that isn't the session's. Raises Refusal."""
-        session, port = visit.session, visit.target.port
-        if port is None:
-            return
-        if session.port_base is None or port not in ports.preview_ports(session.port_base):
-            raise Refusal(
-                "not_found",
-                f"port {port} is none of the session's",
-                "its ports are in $OQTO_PORTS, and in the session's preview_ports",
-            )
+        if visit.target.port is not None:
+            previews.check(visit.session, visit.target.port)

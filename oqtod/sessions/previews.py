@@ -46,6 +46,16 @@ def _name(parameter: bytes) -> bytes:
     return unquote_to_bytes(parameter.partition(b"=")[0].replace(b"+", b" "))
 
 
+def check(session: Session, port: int) -> None:
+    """Refuse a port that isn't the session's. Raises Refusal."""
+    if session.port_base is None or port not in ports.preview_ports(session.port_base):
+        raise Refusal(
+            "not_found",
+            f"port {port} is none of the session's",
+            "its ports are in $OQTO_PORTS, and in the session's preview_ports",
+        )
+
+
 async def address(sessions: Lifecycle, session: Session, port: int) -> str:
     """Return host and port of a preview that another process of this host can connect to by itself.
 
@@ -53,12 +63,7 @@ async def address(sessions: Lifecycle, session: Session, port: int) -> str:
     for a port of another session, bad_gateway where nothing listens, forbidden where another account does,
     and conflict where only a runner gets to it, in a network of the session's own.
     """
-    if session.port_base is None or port not in ports.preview_ports(session.port_base):
-        raise Refusal(
-            "not_found",
-            f"port {port} is none of the session's",
-            "its ports are in $OQTO_PORTS, and in the session's preview_ports",
-        )
+    check(session, port)
     with await sessions.open_port(session, port) as connected:
         if not _is_in_our_network(connected):
             raise Refusal("conflict", f"port {port} is in the sandbox's own network")

@@ -182,6 +182,7 @@ async def test_what_comes_back(autojump_clock: MockClock) -> None:
             for name in (
                 *(b"Set-Cookie", b"set-cookie", b"Clear-Site-Data", b"Strict-Transport-Security"),
                 *(b"Service-Worker-Allowed", b"X-Content-Type-Options", b"X-Named", b"Keep-Alive"),
+                *(b"X-Accel-Redirect", b"X-Sendfile", b"X-Accel-Limit-Rate"),
             )
         )
         await service.send_all(
