@@ -41,6 +41,8 @@ class Asked:
     query: str
     upgrade: bool
     websocket: bool
+    credential: _Credential | None = None
+    """What it shows, once that was asked for."""
 
     @classmethod
     def of(cls, method: str, query: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Self:
@@ -159,7 +161,7 @@ class Authenticator:
 
     def _shown(self, asked: Asked) -> _Credential:
         """Return the credential of a request that may show it. Raises Refusal."""
-        shown = _credential(asked)
+        shown = asked.credential = asked.credential or _credential(asked)
         ambient = shown is not None and shown.ambient
         changes = asked.upgrade or asked.method not in _SAFE_METHODS
         if asked.origin is not None:

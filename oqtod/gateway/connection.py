@@ -56,6 +56,7 @@ class Connection:
         "_refuses",
         "_seen",
         "_state",
+        "_target",
         "_task",
         "client",
         "data",
@@ -104,6 +105,8 @@ class Connection:
         self._reading = False
         self._conversation: Conversation | None = None
         self._last: RequestHead | None = None
+        self._target: Target | None = None
+        """Where the last request went."""
         self._task: trio.CancelScope | None = None
 
     # What the engine tells
@@ -167,7 +170,9 @@ class Connection:
             length = end_of_head(data, self._seen)
             if length:
                 head = request_head(data[:length], self._last)
-                self.data, self._last = data[length:], head
+                self.data = data[length:]
+                if head is not self._last:
+                    self._last, self._target = head, self.front.way.target(head)
                 self._dispatch(head)
                 return True
             self._seen = len(data)
@@ -198,7 +203,7 @@ class Connection:
         try:
             if self._refuses:
                 raise Refusal("forbidden", *admin_socket.NOT_AN_ADMINISTRATOR)
-            target = front.way.target(head)
+            target = self._target
             if target is None:
                 self.kind = "api" if head.target.startswith(b"/api/") else "page"
                 self._state = _AWAY
@@ -288,7 +293,9 @@ class Connection:
         if self.exchange is not None:
             self.exchange.let_go()
         if self._state in (_AWAY, _SERVICE):
-            self.refuse(refusal, close=True)
+            head = self._last
+            assert head is not None
+            self.refuse(refusal, close=head.close or head.has_body)
 
     def drain(self) -> None:
         """The gateway stops: answer what was asked for, and end what has no end of its own.

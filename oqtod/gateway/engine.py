@@ -10,9 +10,12 @@ import logging
 import select
 import socket
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
+
+if TYPE_CHECKING:
+    from oqtod.gateway.heads import ResponseHead
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +53,7 @@ class Handler(Protocol):
 class End:
     """One end of a connection, non-blocking, and what is known of it."""
 
-    __slots__ = ("broken", "fd", "handler", "hung", "readable", "sock", "waits")
+    __slots__ = ("broken", "fd", "handler", "heard", "hung", "readable", "sock", "waits")
 
     def __init__(self, sock: socket.socket, handler: Handler) -> None:
         self.sock = sock
@@ -64,6 +67,8 @@ class End:
         """Whether neither side can send any more; what was sent before may still be there."""
         self.waits = False
         """Whether room to write is waited for."""
+        self.heard: ResponseHead | None = None
+        """The head of a service's last response."""
 
     def read(self, size: int) -> bytes | None:
         """Return what there is: None for nothing yet, b"" at the end. Raises OSError."""

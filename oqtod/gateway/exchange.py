@@ -50,6 +50,8 @@ class Exchange:
         "_visit",
     )
 
+    _responses: Responses
+
     def __init__(self, connection: Connection, head: RequestHead, visit: Visit) -> None:
         self._connection = connection
         self._front = connection.front
@@ -61,7 +63,6 @@ class Exchange:
         self._uploaded = True
         """Whether the whole request went to the service, as far as it wanted it."""
         self._download: Flow | None = None
-        self._responses = Responses(head.method)
         self._response: ResponseHead | None = None
         self._begun = False
         """Whether the client got a part of the response."""
@@ -108,9 +109,12 @@ class Exchange:
         if reused:
             self._front.traffic.reused_connections += 1
         self._be_patient()
-        request = headers.request_for(
-            head, self._visit.target, client=connection.client, scheme=connection.scheme
-        )
+        self._responses = Responses(head.method, end.heard)
+        request = head.sent
+        if request is None:
+            request = head.sent = headers.request_for(
+                head, self._visit.target, client=connection.client, scheme=connection.scheme
+            )
         try:
             if not head.has_body:
                 sent = end.write(request)
@@ -258,7 +262,8 @@ class Exchange:
     def _answer(self, head: ResponseHead, rest: bytes) -> None:
         """Send the response on, with what is there of its body."""
         connection, request = self._connection, self._head
-        self._response = head
+        assert self._end is not None
+        self._response = self._end.heard = head
         plain = head.chunked and request.minor == 0
         endless = head.length is None and not head.chunked
         self._close = request.close or not self._uploaded or plain or endless or self._front.draining
@@ -285,7 +290,6 @@ class Exchange:
             start, rest, whole = data[sent:], b"", True
         else:
             whole = False
-        assert self._end is not None
         length = 0 if whole else head.length
         framing = framing_of(length=length, chunked=head.chunked and not whole, plain=plain)
         self._download = Flow(self._end, connection.end, framing, self._front.pipes)

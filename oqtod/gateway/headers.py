@@ -92,12 +92,15 @@ def response_for(head: ResponseHead, *, service: bool, chunked: bool, close: boo
 
     Our policy stands beside one of the service's own, if it has one: a browser obeys both.
     """
+    meant = service, chunked, close
+    if head.sent is not None and head.sent[0] == meant:
+        return head.sent[1]
     lines = [b"%b: %b\r\n" % field for field in head.fields if _comes_back(field[0])]
     if head.named:
         lines = _without(lines, head.named)
     if head.status == 204:
         lines = [line for line in lines if not line.startswith(b"content-length:")]
-    return (
+    start = (
         b"HTTP/1.1 %d %b\r\n%b%b%bcontent-security-policy: %b\r\nx-content-type-options: nosniff\r\n\r\n"
         % (
             head.status,
@@ -108,6 +111,8 @@ def response_for(head: ResponseHead, *, service: bool, chunked: bool, close: boo
             _FILE_POLICY if service else _PREVIEW_POLICY,
         )
     )
+    head.sent = meant, start
+    return start
 
 
 def interim_for(head: ResponseHead) -> bytes:

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from oqtod.accounts.authenticator import Asked
 
 MAX_HEAD = 32 * 1024
 """Bytes of a head, its empty line included."""
@@ -45,9 +49,14 @@ class BadHead(Exception):
 
 
 class RequestHead:
-    """The head of a request. Field names are in lower case; `found` has each name once."""
+    """The head of a request. Field names are in lower case; `found` has each name once.
+
+    A head that is the same as the one before it on its connection is the same object: what is worked out
+    from it is kept with it.
+    """
 
     __slots__ = (
+        "asked",
         "block",
         "chunked",
         "close",
@@ -55,13 +64,17 @@ class RequestHead:
         "found",
         "kept",
         "length",
+        "line",
         "method",
         "minor",
         "named",
+        "sent",
         "target",
         "upgrade",
     )
 
+    line: bytes
+    """The first line as it came."""
     method: bytes
     target: bytes
     """In origin form, or `*`."""
@@ -82,6 +95,10 @@ class RequestHead:
     """The protocol that the client would rather speak."""
     kept: bytes | None
     """The fields that go on to a service, once that was asked for."""
+    asked: Asked | None
+    """What it shows of who sends it, once that was asked for."""
+    sent: bytes | None
+    """What a service was sent instead of it, once that was done."""
 
     @property
     def has_body(self) -> bool:
@@ -92,7 +109,25 @@ class RequestHead:
 class ResponseHead:
     """The head of a response. `length` is None where only the end of the connection ends the body."""
 
-    __slots__ = ("chunked", "close", "fields", "found", "length", "minor", "named", "reason", "status")
+    __slots__ = (
+        "chunked",
+        "close",
+        "data",
+        "fields",
+        "found",
+        "length",
+        "method",
+        "minor",
+        "named",
+        "reason",
+        "sent",
+        "status",
+    )
+
+    data: bytes
+    """The head as it came."""
+    method: bytes
+    """What the request's was."""
 
     minor: int
     status: int
@@ -103,6 +138,8 @@ class ResponseHead:
     chunked: bool
     close: bool
     named: frozenset[bytes]
+    sent: tuple[tuple[bool, bool, bool], bytes] | None
+    """What a client was sent instead of it, and how that was meant, once that was done."""
 
 
 _NONE: frozenset[bytes] = frozenset()
@@ -138,15 +175,19 @@ def _refuse_early(data: bytes, start: int) -> None:
 def request_head(data: bytes, last: RequestHead | None = None) -> RequestHead:
     """Take a complete head of a request apart. Raises BadHead.
 
-    `last` is the head before it on the same connection: mostly only the first line is another one, and what
-    was judged isn't judged again.
+    `last` is the head before it on the same connection: mostly only the first line is another one, or none,
+    and what was judged isn't judged again.
     """
+    if last is not None and data.startswith(last.line) and data[len(last.line) :] == last.block:
+        return last
     end = data.find(b"\r\n") + 2
     match = _LINE.fullmatch(data, 0, end)
     if match is None:
         raise BadHead("not a request: its first line is malformed")
     method, target, minor = match.groups()
     head = RequestHead()
+    head.line = data[:end]
+    head.asked = head.sent = None
     head.method = method
     head.minor = 1 if minor == b"1" else 0
     head.block = data[end:]
@@ -192,13 +233,19 @@ def _judge(head: RequestHead) -> None:
     head.upgrade = upgrade if upgrade is not None and not upgrade.lower().startswith(b"h2c") else None
 
 
-def response_head(data: bytes, method: bytes) -> ResponseHead:
-    """Take a complete head of a response to a request with this method apart. Raises BadHead."""
+def response_head(data: bytes, method: bytes, last: ResponseHead | None = None) -> ResponseHead:
+    """Take a complete head of a response to a request with this method apart. Raises BadHead.
+
+    `last` is one that came before: mostly little is new in a second but what was asked for.
+    """
+    if last is not None and data == last.data and method == last.method:
+        return last
     match = _RESPONSE.fullmatch(data)
     if match is None:
         raise BadHead("its line or a field is malformed")
     minor, status, reason, block = match.groups()
     head = ResponseHead()
+    head.data, head.method, head.sent = data, method, None
     head.minor = 1 if minor == b"1" else 0
     head.status = int(status)
     head.reason = reason or b""

@@ -12,10 +12,12 @@ _MOST_INTERIM = 16
 class Responses:
     """What a service says until its response begins."""
 
-    __slots__ = ("_count", "_method", "_said")
+    __slots__ = ("_count", "_last", "_method", "_said")
 
-    def __init__(self, method: bytes) -> None:
+    def __init__(self, method: bytes, last: ResponseHead | None) -> None:
+        """`last` is the head of the response before on the same connection."""
         self._method = method
+        self._last = last
         self._said = b""
         self._count = 0
 
@@ -29,7 +31,7 @@ class Responses:
         seen = len(self._said)
         said = self._said + data if seen else data
         while length := end_of_head(said, seen):
-            head = response_head(said[:length], self._method)
+            head = response_head(said[:length], self._method, self._last)
             said, seen = said[length:], 0
             self._count += 1
             if self._count > _MOST_INTERIM:

@@ -108,7 +108,10 @@ class Visit:
         self.session = self._gateway.sessions.records.find(principal.user.id, self.target.session)
 
     def _asked(self, head: RequestHead) -> Asked:
-        return Asked.of_found(self._method, self.target.query, head.found)
+        asked = head.asked
+        if asked is None:
+            asked = head.asked = Asked.of_found(self._method, self.target.query, head.found)
+        return asked
 
     def _refused(self, principal: Principal | None, refusal: Refusal) -> None:
         if refusal.status in (401, 403):

@@ -57,6 +57,32 @@ def test_api_keys(host: Host) -> None:
     assert client.post("/api/keys", {"name": "x", "expires_at": "2999-01-01T01:00:00+01:00"}).status == 201
 
 
+def test_the_very_same_request_again_is_judged_again(host: Host) -> None:
+    """On one connection, byte for byte: until the key, and until the session is gone."""
+    client = host.user("zoe")
+    session = client.post("/api/sessions").json
+    keys = [client.post("/api/keys", {"name": "k"}).json for _ in range(2)]
+    path = f"/api/sessions/{session['id']}/ports/{session['preview_ports'][0]}/"
+    connection = http.client.HTTPConnection("127.0.0.1", host.port, timeout=20)
+
+    def status(key: dict[str, str]) -> tuple[int, bool]:
+        connection.request("GET", path, headers={"X-API-Key": key["api_key"]})
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status, connection.sock is not None
+
+    try:
+        assert [status(keys[0]) for _ in range(3)] == [(502, True)] * 3  # nothing listens there
+        assert delete(client, f"/api/keys/{keys[0]['id']}").status == 204
+        assert status(keys[0]) == (401, True)
+        assert status(keys[1]) == (502, True)
+        assert client.post(f"/api/sessions/{session['id']}/stop").status == 204
+        assert delete(client, f"/api/sessions/{session['id']}").status == 204
+        assert status(keys[1])[0] == 404
+    finally:
+        connection.close()
+
+
 def test_scopes_hold_on_the_byte_path_too(host: Host) -> None:
     client = host.user("zoe")
     session = client.post("/api/sessions").json

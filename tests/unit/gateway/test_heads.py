@@ -173,6 +173,31 @@ def test_the_next_head_on_a_connection_is_its_own() -> None:
     assert (old.close, other.close) == (True, False)
 
 
+@given(st.binary(max_size=3), st.integers(0, 60))
+def test_only_the_very_same_head_is_the_same(new: bytes, place: int) -> None:
+    head = request(b"Host: a", b"X: y", line=b"GET /?x=1 HTTP/1.1")
+    first = request_head(head)
+    assert request_head(bytes(head), first) is first
+    other = head[:place] + new + head[place + len(new) :]
+    try:
+        alone = request_head(other)
+    except BadHead:
+        with pytest.raises(BadHead):
+            request_head(other, first)
+        return
+    again = request_head(other, first)
+    assert (again is first) == (other == head)
+    assert (again.target, again.fields, again.found) == (alone.target, alone.fields, alone.found)
+
+
+def test_a_response_is_the_same_for_the_same_method_only() -> None:
+    data = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+    first = response_head(data, b"GET")
+    assert response_head(bytes(data), b"GET", first) is first
+    assert response_head(data, b"HEAD", first).length == 0
+    assert response_head(data.replace(b"5", b"6"), b"GET", first).length == 6
+
+
 def test_sizes() -> None:
     for data, code in (
         (b"GET /" + b"a" * MAX_HEAD, "uri_too_long"),
