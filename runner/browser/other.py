@@ -162,7 +162,8 @@ def _data(said: bytes, complaint: bytes, status: int) -> dict[str, Any]:
     except (ValueError, RecursionError):
         if status != 0:
             _fail(complaint or said, status)
-        raise Failed("failed", "the daemon's answer isn't JSON") from None
+        text = said.decode(errors="replace").strip()
+        return {"text": text} if text else {}  # for people, as some do unless they are told otherwise
     if not isinstance(answer, dict):
         answer = {"data": {"value": answer}}
     if status != 0 or answer.get("success") is False:

@@ -37,7 +37,7 @@ def main() -> int:
         case ["hang"]:
             threading.Event().wait()
         case ["babble"]:
-            print("well, " * 9)
+            print("well, well,")
             return 0
         case ["flood"]:
             print(json.dumps("x" * (9 << 20)))
