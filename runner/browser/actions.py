@@ -13,7 +13,7 @@ from runner.browser.errors import Failed
 from runner.browser.frames import GROUP, Element, frames, matching
 from runner.browser.input import ALT, CONTROL, META, SHIFT
 from runner.browser.snapshot import resolve
-from runner.browser.tabs import Tab
+from runner.browser.tab import Tab
 
 T = TypeVar("T")
 

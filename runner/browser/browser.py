@@ -15,7 +15,8 @@ from runner.browser.chromium import Chromium, can_sandbox
 from runner.browser.devtools import DevTools
 from runner.browser.errors import Failed
 from runner.browser.settings import Settings
-from runner.browser.tabs import Tab, Tabs
+from runner.browser.tab import Tab
+from runner.browser.tabs import Tabs
 
 State = Literal["stopped", "starting", "running", "crashed"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from runner.browser.input import CONTROL, Clipboard
-from runner.browser.tabs import Tab
+from runner.browser.tab import Tab
 
 _MAX_COPY: Final = 1 << 20
 

@@ -10,7 +10,7 @@ import trio
 from runner.browser import actions, documents, navigation, waiting
 from runner.browser.errors import Failed
 from runner.browser.snapshot import snapshot
-from runner.browser.tabs import DialogOpened, Tab
+from runner.browser.tab import DialogOpened, Tab
 
 if TYPE_CHECKING:
     from runner.browser.daemon import Daemon

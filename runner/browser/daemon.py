@@ -15,7 +15,7 @@ from runner.browser.errors import Failed
 from runner.browser.memory import watch_memory
 from runner.browser.screencast import Frame, Screencast
 from runner.browser.settings import Settings
-from runner.browser.tabs import Dialog, Tab
+from runner.browser.tab import Dialog, Tab
 from runner.browser.viewer import Viewer
 
 _MAX_INPUT = 64

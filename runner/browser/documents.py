@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from runner.browser.errors import Failed
 from runner.browser.frames import exception_text
-from runner.browser.tabs import Tab
+from runner.browser.tab import Tab
 
 LARGEST: Final = 48 << 20
 """Characters of base64 that an answer may have."""

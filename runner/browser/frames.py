@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from runner.browser.errors import Failed
-from runner.browser.tabs import FrameSession, Tab
+from runner.browser.tab import FrameSession, Tab
 
 _SOURCE: Final = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
 _WORLD: Final = "oqto"

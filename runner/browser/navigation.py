@@ -8,7 +8,7 @@ from typing import Any, Final
 import trio
 
 from runner.browser.errors import Failed
-from runner.browser.tabs import Tab
+from runner.browser.tab import Tab
 
 BUSY_SECONDS: Final = 3.0
 """After which a page that doesn't answer is held to be stuck when another is to take its place."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from runner import websocket
-from runner.browser.tabs import Tab
+from runner.browser.tab import Tab
 
 _DATA: Final = b'"data":"'
 _HEAD: Final = b'{"type":"frame","data":"'

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from runner.browser.errors import Failed
 from runner.browser.frames import GROUP, Element, Frame, frames
-from runner.browser.tabs import Reference, Tab
+from runner.browser.tab import Reference, Tab
 
 LARGEST: Final = 200_000
 """Characters of a snapshot; what comes after is left out, and said so."""

@@ -8,7 +8,7 @@ import trio
 
 from runner.browser import actions
 from runner.browser.errors import Failed
-from runner.browser.tabs import Tab
+from runner.browser.tab import Tab
 
 
 async def wait(tab: Tab, arguments: list[str]) -> dict[str, Any]:
