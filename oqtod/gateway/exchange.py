@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from oqtod.errors import Refusal
 from oqtod.gateway import headers, limits
-from oqtod.gateway.bodies import BadBody, Length, framing_of
+from oqtod.gateway.bodies import BadBody, framing_of
 from oqtod.gateway.engine import End
 from oqtod.gateway.flows import MORE, NOTHING, SINK, TURN, Flow, SinkFailed, SourceFailed
 from oqtod.gateway.heads import BadHead, RequestHead, ResponseHead
@@ -115,22 +115,20 @@ class Exchange:
             request = head.sent = headers.request_for(
                 head, self._visit.target, client=connection.client, scheme=connection.scheme
             )
+        sent = 0
         try:
             if not head.has_body:
                 sent = end.write(request)
                 if sent == len(request):
                     return
-                self._upload = Flow(connection.end, end, Length(0), None)
-                self._upload.pending = request[sent:]
-            else:
-                framing = framing_of(length=head.length, chunked=head.chunked)
-                if not connection.data and head.found.get(b"expect", b"").lower() == b"100-continue":
-                    connection.say(b"HTTP/1.1 100 Continue\r\n\r\n")
-                self._upload = Flow(connection.end, end, framing, self._front.pipes)
-                self._upload.pending = request
+            elif not connection.data and head.found.get(b"expect", b"").lower() == b"100-continue":
+                connection.say(b"HTTP/1.1 100 Continue\r\n\r\n")
+            framing = framing_of(length=head.length, chunked=head.chunked)
+            self._upload = Flow(connection.end, end, framing, self._front.pipes)
+            self._upload.pending = request[sent:]
+            if head.has_body and connection.data:
                 data, connection.data = connection.data, b""
-                if data:
-                    self._upload.feed(data)
+                self._upload.feed(data)
             self._uploaded = False
         except BadBody as error:
             self._bad_request(error)
@@ -275,21 +273,19 @@ class Exchange:
         )
         self._begun = True
         self._front.traffic.answered(self._visit.target.kind, head.status)
-        if head.length is not None and len(rest) == head.length:
-            # All of it is here, as it mostly is.
+        whole = head.length is not None and len(rest) == head.length
+        if whole:  # as it mostly is
             data = start + rest
             try:
                 sent = connection.end.write(data)
             except OSError:
                 self.cancel()
                 return
-            self._front.traffic.bytes_to_clients += head.length
+            self._front.traffic.bytes_to_clients += len(rest)
             if sent == len(data):
                 self._complete(excess=False)
                 return
-            start, rest, whole = data[sent:], b"", True
-        else:
-            whole = False
+            start, rest = data[sent:], b""
         length = 0 if whole else head.length
         framing = framing_of(length=length, chunked=head.chunked and not whole, plain=plain)
         self._download = Flow(self._end, connection.end, framing, self._front.pipes)
