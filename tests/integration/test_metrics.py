@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from oqtod.telemetry.metrics import METRICS
 from tests.integration.accounts import CONFIG, PASSWORD, Host, running
-from tests.integration.clients import Client
+from tests.integration.clients import Client, Terminal
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,11 @@ def test_what_happened_is_counted(host: Host) -> None:
     client = host.logged_in()
     assert host.client().log_in("dev", "a wrong guess").status == 401
     session = client.post("/api/sessions").json["id"]
+    assert client.send("PUT", f"/api/sessions/{session}/files/file?path=x", b"y" * 5000).status == 200
+    terminal = Terminal(client, session)
+    assert terminal.ask("echo hello") == "hello"
+    open_now = values(host.admin.send("GET", "/metrics").body)
+    terminal.close()
     answer = host.admin.send("GET", "/metrics")
     assert answer.status == 200
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
@@ -65,6 +70,14 @@ def test_what_happened_is_counted(host: Host) -> None:
     assert found["oqtod_logins_total", "password", "success"] >= 2
     assert found["oqtod_logins_total", "password", "denied"] == 1
     assert found["oqtod_audit_events_total", "session.create", "success"] == 1
+    assert open_now["oqtod_websockets_open",] == 1
+    assert open_now["oqtod_connections_open",] >= 2
+    assert found["oqtod_websockets_total",] == 1
+    assert found["oqtod_proxy_bytes_total", "from_clients"] >= 5000
+    assert found["oqtod_proxy_bytes_total", "to_clients"] > 0
+    assert found["oqtod_http_requests_total", "files", "2xx"] == 1
+    assert found["oqtod_http_requests_total", "terminal", "1xx"] == 1
+    assert found["oqtod_http_requests_total", "api", "4xx"] >= 1
     assert found["oqtod_audit_healthy",] == 1
     assert found["oqtod_database_bytes",] > 4096
     assert found["process_resident_memory_bytes",] > 1e6

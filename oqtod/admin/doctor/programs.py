@@ -12,6 +12,7 @@ from oqtod import __version__
 from oqtod.admin.doctor import passwd
 from oqtod.admin.doctor.finding import Finding, SetOwner, each, note, problem, warning
 from oqtod.admin.doctor.host import Host
+from runner.programs import CHROMIUM
 
 FLOORS = {
     "trio": "0.22",
@@ -50,7 +51,7 @@ _LIST = "/var/lib/dpkg/info/oqtod.list"
 
 def needed(host: Host) -> Iterator[Finding]:
     """Look for each program that a daemon, a runner or a session starts."""
-    local, browser = host.config.local, host.config.agent_browser
+    local = host.config.local
     yield from _program(host, "bwrap", "no session starts: the sandbox is made by it", "bubblewrap")
     if not host.personal:
         for name in _ACCOUNT_PROGRAMS:
@@ -67,11 +68,12 @@ def needed(host: Host) -> Iterator[Finding]:
     if host.which("tmux") is None and host.which("ttyd") is not None:
         matters = "with ttyd, shells end when the browser's connection does"
         yield note("tmux", "not installed", matters, "apt install tmux")
-    if browser.enabled:
-        yield from _one_of(host, browser.executable_path, ("chromium", "chromium-browser", "google-chrome"))
+    if host.config.agent_browser.enabled:
+        yield from _browser(host)
     if not local.enabled:
         container = host.config.container
-        yield from _one_of(host, container.binary or container.runtime, ("docker", "podman"))
+        matters = "the sessions that are configured can't start"
+        yield from _one_of(host, container.binary or container.runtime, ("docker", "podman"), matters)
 
 
 def _program(host: Host, name: str, matters: str, package: str) -> Iterator[Finding]:
@@ -104,11 +106,27 @@ def _missing(name: str, matters: str, advice: str) -> Finding:
     return problem(name, "not found on the path of services", matters, advice)
 
 
-def _one_of(host: Host, named: str | None, usual: tuple[str, ...]) -> Iterator[Finding]:
+def _browser(host: Host) -> Iterator[Finding]:
+    """What `oqtod.placements.browser` hands to runners: here as the host's files have it."""
+    browser, matters = host.config.agent_browser, "no session's browser starts"
+    if Path(browser.binary).name != "oqto-browserd":
+        if host.which(browser.binary) is None:
+            yield _missing(browser.binary, matters, "install it, or take out agent_browser.binary")
+    else:
+        if not host.personal:
+            yield from _program(host, browser.binary, matters, "oqtod")
+        yield from _one_of(host, browser.executable_path, CHROMIUM, matters)
+    for folder in browser.extensions:
+        if not host.exists(f"{folder}/manifest.json"):
+            advice = "unpack it there, or take it out of agent_browser.extensions"
+            yield problem(folder, "holds no unpacked extension", matters, advice)
+
+
+def _one_of(host: Host, named: str | None, usual: tuple[str, ...], matters: str) -> Iterator[Finding]:
     names = (named,) if named else usual
     if not any(host.which(name) for name in names):
         what = " or ".join(names)
-        yield _missing(what, "the sessions that are configured can't start", f"apt install {usual[0]}")
+        yield _missing(what, matters, f"apt install {usual[0]}")
 
 
 def versions(host: Host) -> Iterator[Finding]:

@@ -121,6 +121,26 @@ def test_a_terminal_program_that_was_named_must_be_there(fake: Fake) -> None:
     assert only(bad(programs.needed(host))).subject == "/opt/ttyd"
 
 
+def test_what_browsers_need(fake: Fake) -> None:
+    def found(**settings: object) -> list[str]:
+        named = {f"agent_browser.{name}": value for name, value in settings.items()}
+        return [one.subject for one in bad(programs.needed(fake.host(**named)))]
+
+    healthy_programs(fake)
+    assert found() == []
+    names = "chromium or chromium-browser or google-chrome or google-chrome-stable"
+    assert found(enabled=True) == ["oqto-browserd", names]
+    fake.write("/usr/bin/oqto-browserd", "#!", 0o755)
+    assert found(enabled=True) == [names]
+    assert found(enabled=True, executable_path="/opt/c") == ["/opt/c"]
+    fake.write("/usr/bin/chromium", "#!", 0o755)
+    assert found(enabled=True) == []
+    assert found(enabled=True, binary="agent-browser") == ["agent-browser"]
+    assert found(enabled=True, extensions=["/opt/e"]) == ["/opt/e"]
+    fake.write("/opt/e/manifest.json", "{}")
+    assert found(enabled=True, extensions=["/opt/e"]) == []
+
+
 def test_an_old_bwrap_and_systemd(fake: Fake) -> None:
     fake.write("/usr/bin/bwrap", "#!", 0o755)
     fake.answers[("bwrap", "--help")] = Answer(0, "--args --disable-userns")
