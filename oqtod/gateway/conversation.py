@@ -85,7 +85,11 @@ class Conversation:
             "server": None,
             "state": {"request_id": connection.request_id, "principal": connection.principal},
         }
-        await application(scope, self._receive, self._send)
+        try:
+            await application(scope, self._receive, self._send)
+        finally:
+            if self.lasting:
+                connection.front.engine.tasks += 1
 
     def last_words(self) -> bytes:
         """Return what ends an answer that is not over."""
@@ -141,6 +145,7 @@ class Conversation:
             self._connection.front.traffic.answered(self._connection.kind, message["status"])
             self._start = self._answer(message["status"], list(message.get("headers", [])))
             if self.lasting:
+                self._connection.front.engine.tasks -= 1  # from now on it waits for events
                 await self._write(b"")
             return
         body = b"" if self._head.method == b"HEAD" else message.get("body", b"")

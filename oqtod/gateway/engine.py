@@ -7,6 +7,7 @@ has found the end of it. Handlers are called without a task of their own and nev
 from __future__ import annotations
 
 import logging
+import os
 import select
 import socket
 from collections.abc import Callable
@@ -22,14 +23,12 @@ log = logging.getLogger(__name__)
 SWEEP = 1.0
 """Seconds between two looks at what is overdue."""
 
-_LINGER = 0.001
-"""Seconds that more is waited for where something was just moved; epoll_wait(2) has no finer ones."""
+_LINGER = 0.005
+"""Seconds that more is waited for where something was just moved. The kernel ticks about as often anyway;
+for less, each wait would set its clock, which takes as long as moving a message."""
 
-_STAY = 0.002
+_STAY = 0.01
 """Seconds after which other tasks have their turn, all the same."""
-
-_ROUNDS = 64
-"""Looks after which they have it in any case."""
 
 _MOST_EVENTS = 256
 
@@ -116,9 +115,13 @@ class Engine:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._bell, select.EPOLLIN | select.EPOLLET)
+        self._inside = False
         self._ends: dict[int, End] = {}
         self._again: list[End] = []
-        self._hurries = False
+        self.tasks = 0
+        """How many tasks do something for somebody: while there are any, nothing is waited for here."""
         self._clock = trio.lowlevel.current_clock()
         self.now = 0.0
         """The time of the present round, of trio's clock."""
@@ -128,11 +131,17 @@ class Engine:
         self._ends[end.fd] = end
         self._epoll.register(end.fd, _READ)
 
+    def forget(self, end: End) -> bool:
+        """Tell of an end no more, but leave it open; say whether it was told of."""
+        known = self._ends.pop(end.fd, None) is not None
+        if known:
+            self._epoll.unregister(end.fd)
+        return known
+
     def close(self, end: End) -> None:
         """Close an end."""
-        if self._ends.pop(end.fd, None) is not None:
-            # Closing alone would not do where another process has a copy, as the runner that passed it may.
-            self._epoll.unregister(end.fd)
+        # Closing alone would not do where another process has a copy, as the runner that passed it may.
+        if self.forget(end):
             end.sock.close()
 
     def wait_for_room(self, end: End) -> None:
@@ -144,6 +153,8 @@ class Engine:
     def again(self, end: End) -> None:
         """Tell the handler in the next round: it has had its turn for now."""
         self._again.append(end)
+        if not self._inside:
+            os.eventfd_write(self._bell, 1)
 
     async def run(self, sweep: Callable[[], None]) -> None:
         """Tell handlers for ever, and `sweep` once a SWEEP."""
@@ -154,13 +165,16 @@ class Engine:
                     await trio.lowlevel.checkpoint()
                 else:
                     await trio.lowlevel.wait_readable(self._epoll.fileno())
+                self._inside = True
                 self._rounds()
+                self._inside = False
 
     def shut(self) -> None:
         """Close what is left."""
         for end in list(self._ends.values()):
             self.close(end)
         self._epoll.close()
+        os.close(self._bell)
 
     async def _sweep(self, sweep: Callable[[], None]) -> None:
         while True:
@@ -168,19 +182,14 @@ class Engine:
             self.now = trio.current_time()
             sweep()
 
-    def hurry(self) -> None:
-        """A task has something to do: let it."""
-        self._hurries = True
-
     def _rounds(self) -> None:
         """Tell the handlers of all ends that are ready.
 
         Where bytes go to and fro the next ones come soon, and cost less if they are waited for right here.
         """
         begun = self.now = self._clock.current_time()
-        self._hurries = False
         patience = 0.0
-        for _ in range(_ROUNDS):
+        while True:
             events = self._epoll.poll(patience, _MOST_EVENTS)
             again, self._again = self._again, []
             if not events and not again:
@@ -202,7 +211,7 @@ class Engine:
                 if self._ends.get(end.fd) is end:
                     self._tell(end)
             self.now = self._clock.current_time()
-            if self._hurries or self.now - begun > _STAY:
+            if self.tasks or self.now - begun > _STAY:
                 return
             patience = 0.0 if self._again else _LINGER
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import logging
 import secrets
@@ -17,6 +16,7 @@ from oqtod.gateway import admin_socket, limits
 from oqtod.gateway.connection import Connection
 from oqtod.gateway.conversation import Application
 from oqtod.gateway.engine import Engine
+from oqtod.gateway.entrance import Entrance
 from oqtod.gateway.farewell import Farewell
 from oqtod.gateway.forwarded import TrustedProxies
 from oqtod.gateway.pool import Pool
@@ -27,12 +27,6 @@ from oqtod.telemetry.traffic import Traffic
 from runner.protocol.wire import peer_of
 
 log = logging.getLogger(__name__)
-
-_TOGETHER = 64
-"""Connections that are accepted before others have their turn."""
-
-_BREATH = 0.1
-"""Seconds until accepting is tried again when there are no descriptors or no memory."""
 
 _FULL = b"HTTP/1.1 %b\r\ncontent-length: 0\r\nretry-after: 5\r\nconnection: close\r\n\r\n"
 
@@ -68,7 +62,7 @@ class Front:
         self._ids = itertools.count()
         self._id_prefix = secrets.token_hex(4)
         self._serving = trio.Event()
-        self._accepting: set[trio.CancelScope] = set()
+        self._entrances: list[Entrance] = []
         self._drained = trio.Event()
 
     # Running
@@ -79,8 +73,7 @@ class Front:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self.engine.run, self._sweep)
                 self._serving.set()
-                for listener in listeners:
-                    self._nursery.start_soon(self._accept, listener, self._welcome)
+                self._entrances += (Entrance(self.engine, x, self._welcome) for x in listeners)
                 await trio.sleep_forever()
         finally:
             self._close_all()
@@ -100,7 +93,12 @@ class Front:
         await self._serving.wait()
         with listener:
             listener.setblocking(False)
-            await self._accept(listener, lambda sock, _: self.start(identify, sock))
+            entrance = Entrance(self.engine, listener, lambda sock, _: self.start(identify, sock))
+            self._entrances.append(entrance)
+            try:
+                await trio.sleep_forever()
+            finally:
+                entrance.close()
 
     async def drain(self) -> None:
         """Take no new connection or request; return when what goes on is over, within DRAIN_TIMEOUT.
@@ -108,8 +106,8 @@ class Front:
         What has no end of its own is ended: WebSockets and event streams, which connect again by themselves.
         """
         self.draining = True
-        for scope in self._accepting:
-            scope.cancel()
+        for entrance in self._entrances:
+            entrance.close()
         for connection in list(self.connections):
             connection.drain()
         for relay in list(self.relays):
@@ -123,8 +121,14 @@ class Front:
     def start(self, work: Callable[..., Awaitable[None]], argument: Any) -> None:
         """Run something in a task."""
         assert self._nursery is not None
-        self._nursery.start_soon(work, argument)
-        self.engine.hurry()
+        self.engine.tasks += 1
+        self._nursery.start_soon(self._do, work, argument)
+
+    async def _do(self, work: Callable[..., Awaitable[None]], argument: Any) -> None:
+        try:
+            await work(argument)
+        finally:
+            self.engine.tasks -= 1
 
     def next_request_id(self) -> str:
         """Return an id that no other request has."""
@@ -143,35 +147,6 @@ class Front:
             self._households.give(household)
 
     # Accepting
-
-    async def _accept(self, listener: socket.socket, welcome: Callable[[socket.socket, Any], None]) -> None:
-        """Accept until the gateway stops."""
-        with trio.CancelScope() as scope:
-            self._accepting.add(scope)
-            try:
-                while not self.draining:
-                    await trio.lowlevel.wait_readable(listener)
-                    if not self._accept_some(listener, welcome):
-                        await trio.sleep(_BREATH)
-            finally:
-                self._accepting.discard(scope)
-        await trio.sleep_forever()
-
-    def _accept_some(self, listener: socket.socket, welcome: Callable[[socket.socket, Any], None]) -> bool:
-        """Accept those who wait; say whether there can be more."""
-        for _ in range(_TOGETHER):
-            try:
-                sock, peer = listener.accept()
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    log.warning("no connection can be accepted for now: %s", error.strerror)
-                    return False
-                break  # others are of one connection that is gone already: accept(2)
-            sock.setblocking(False)
-            welcome(sock, peer)
-        return True
 
     def _welcome(self, sock: socket.socket, peer: tuple[Any, ...]) -> None:
         """Take a connection from TCP, if there is room for it."""
@@ -214,8 +189,12 @@ class Front:
                 log.exception("a connection failed")
                 each.failed()
         self.pool.sweep()
+        for entrance in self._entrances:
+            entrance.sweep()
 
     def _close_all(self) -> None:
+        for entrance in self._entrances:
+            entrance.close()
         for connection in list(self.connections):
             connection.close()
         for relay in list(self.relays):
