@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from oqtod.gateway.front import Front
 
 
+_MESSAGE = 4096
+"""Bytes that are looked for first."""
+
+
 class Relay:
     """Two ends, and what goes from each to the other."""
 
@@ -57,7 +61,9 @@ class Relay:
         up, down = self._up, self._down
         away, here = (up, down) if end is up.source else (down, up)
         try:
-            if end.readable:
+            if end.readable and not away.pending:
+                self._pass(away)
+            if end.readable or away.pending:
                 self._pump(away)
             if here.pending:
                 self._pump(here)
@@ -85,6 +91,20 @@ class Relay:
         for end in (self._up.source, self._up.sink):
             front.engine.close(end)
         self._visit.closed()
+
+    def _pass(self, flow: Flow) -> None:
+        """Move a short message for which there is room, as mostly is; leave the rest. Raises OSError."""
+        data = flow.source.read(_MESSAGE)
+        if not data:
+            return
+        if flow is self._up:
+            self._front.traffic.bytes_from_clients += len(data)
+            self._watch(memoryview(data))
+        else:
+            self._front.traffic.bytes_to_clients += len(data)
+        sent = flow.sink.write(data)
+        if sent < len(data):
+            flow.pending = data[sent:]
 
     def _pump(self, flow: Flow) -> None:
         """Move what can be moved in one direction. Raises SourceFailed, SinkFailed, OSError."""

@@ -68,6 +68,7 @@ PERMITTED = {
     },
     "admin": {
         *("accounts", "commands", "telemetry", "supervisor", "broker calls", "session model", "sandbox"),
+        "processes",
     },
     "api": {
         *("accounts", "sessions", "session model", "integrations", "store", "telemetry", "broker calls"),
