@@ -76,13 +76,12 @@ class Wire:
         del self.seen[: self._read]
         self._read = 0
 
-    def is_cut(self) -> bool:
-        """Say whether the other side breaks it off, whatever comes before."""
+    def wait_for_end(self) -> None:
+        """Return when the other side has closed, in order or not."""
         try:
             self.rest()
         except ConnectionResetError:
-            return True
-        return False
+            pass
 
     def close(self) -> None:
         self.sock.close()
