@@ -116,9 +116,11 @@ class Exchange:
                 sent = end.write(request)
                 if sent == len(request):
                     return
+                self._uploaded = False
                 self._upload = Flow(connection.end, end, Length(0), None)
                 self._upload.pending = request[sent:]
             else:
+                self._uploaded = False
                 framing = framing_of(length=head.length, chunked=head.chunked)
                 if not connection.data and head.found.get(b"expect", b"").lower() == b"100-continue":
                     connection.say(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -127,7 +129,6 @@ class Exchange:
                 data, connection.data = connection.data, b""
                 if data:
                     self._upload.feed(data)
-            self._uploaded = False
         except BadBody as error:
             self._bad_request(error)
         except OSError:

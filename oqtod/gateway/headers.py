@@ -44,8 +44,10 @@ _CREDENTIALS_IN_URLS = frozenset({b"token", b"ticket"})
 @lru_cache(1024)
 def _goes_on(name: bytes) -> bool:
     """Say whether a field of a request goes on. Many programs take X_Forwarded_For for X-Forwarded-For."""
-    plain = name.replace(b"_", b"-") if b"_" in name else name
-    return plain not in _NEVER_TO_SERVICES and not plain.startswith(b"x-forwarded-")
+    plain = name.replace(b"_", b"-")
+    if plain in _NEVER_TO_SERVICES or plain.startswith(b"x-forwarded-"):
+        return False
+    return plain == name or plain != b"content-length"  # another length, to a program that takes it for one
 
 
 @lru_cache(1024)
