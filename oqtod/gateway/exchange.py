@@ -123,13 +123,13 @@ class Exchange:
                     return
             elif not connection.data and head.found.get(b"expect", b"").lower() == b"100-continue":
                 connection.say(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._uploaded = False
             framing = framing_of(length=head.length, chunked=head.chunked)
             self._upload = Flow(connection.end, end, framing, self._front.pipes)
             self._upload.pending = request[sent:]
             if head.has_body and connection.data:
                 data, connection.data = connection.data, b""
                 self._upload.feed(data)
-            self._uploaded = False
         except BadBody as error:
             self._bad_request(error)
         except OSError:

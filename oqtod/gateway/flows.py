@@ -84,7 +84,7 @@ class Flow:
                 self.pending = b""
             if self._pipe is not None and self._pipe.held:
                 try:
-                    count = self._pipe.empty(self.sink.fd, more=self.framing.ahead > 0)
+                    count = self._pipe.empty(self.sink.fd)
                 except BlockingIOError:
                     return SINK
                 except OSError as error:

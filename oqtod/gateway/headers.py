@@ -48,8 +48,10 @@ _CREDENTIALS_IN_URLS = frozenset({b"token", b"ticket"})
 @lru_cache(1024)
 def _goes_on(name: bytes) -> bool:
     """Say whether a field of a request goes on. Many programs take X_Forwarded_For for X-Forwarded-For."""
-    plain = name.replace(b"_", b"-") if b"_" in name else name
-    return plain not in _NEVER_TO_SERVICES and not plain.startswith(b"x-forwarded-")
+    plain = name.replace(b"_", b"-")
+    if plain in _NEVER_TO_SERVICES or plain.startswith(b"x-forwarded-"):
+        return False
+    return plain == name or plain != b"content-length"  # another length, to a program that takes it for one
 
 
 @lru_cache(1024)
@@ -117,17 +119,23 @@ def response_for(head: ResponseHead, *, service: bool, chunked: bool, close: boo
 
 def interim_for(head: ResponseHead) -> bytes:
     """Return the head of an interim response (100, 102, 103) to the client."""
-    lines = [b"%b: %b\r\n" % field for field in head.fields if _comes_back(field[0])]
-    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, b"".join(lines))
+    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, _without_length(head))
 
 
 def switch_for(head: ResponseHead, protocol: bytes) -> bytes:
     """Return the head of the response that says that the protocol is another one from now on."""
-    lines = [b"%b: %b\r\n" % field for field in head.fields if _comes_back(field[0])]
     return b"HTTP/1.1 101 %b\r\nconnection: Upgrade\r\nupgrade: %b\r\n%b\r\n" % (
         head.reason,
         protocol,
-        b"".join(lines),
+        _without_length(head),
+    )
+
+
+def _without_length(head: ResponseHead) -> bytes:
+    """Return the fields of a response that has no body and may not speak of one: RFC 9110 section 8.6."""
+    gone = head.named | {b"content-length"}
+    return b"".join(
+        b"%b: %b\r\n" % field for field in head.fields if _comes_back(field[0]) and field[0] not in gone
     )
 
 

@@ -31,9 +31,12 @@ class Pipe:
         self.held = os.splice(source, self.writer, min(most, self.size), flags=_FLAGS)
         return self.held
 
-    def empty(self, sink: int, *, more: bool) -> int:
-        """Put what is in the pipe into a socket, or some of it; return how much that was. Raises OSError."""
-        count = os.splice(self.reader, sink, self.held, flags=_FLAGS | (os.SPLICE_F_MORE if more else 0))
+    def empty(self, sink: int) -> int:
+        """Put what is in the pipe into a socket, or some of it; return how much that was. Raises OSError.
+
+        Nobody knows whether more comes soon: without SPLICE_F_MORE the kernel doesn't wait for it.
+        """
+        count = os.splice(self.reader, sink, self.held, flags=_FLAGS)
         self.held -= count
         return count
 

@@ -65,9 +65,9 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = False
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
         self._connections: list[socket.socket] = []
-        super().__init__(("127.0.0.1", port), App)
+        super().__init__(("127.0.0.1", port), handler)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         connection, address = super().get_request()
@@ -86,7 +86,14 @@ class _Server(ThreadingHTTPServer):
 @contextmanager
 def app(port: int) -> Iterator[None]:
     """Run the program outside of the sandbox, as the same account: whose it is, is what counts."""
-    with _Server(port) as server:
+    with serve(port, App):
+        yield
+
+
+@contextmanager
+def serve(port: int, handler: type[BaseHTTPRequestHandler]) -> Iterator[None]:
+    """Run a program of Python's own server, in the same way."""
+    with _Server(port, handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:

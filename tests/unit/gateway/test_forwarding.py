@@ -214,6 +214,16 @@ async def test_a_client_that_waits_is_told_to_go_on(autojump_clock: MockClock) -
         assert answer.startswith(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\n")
 
 
+async def test_an_interim_answer_has_no_length(autojump_clock: MockClock) -> None:
+    """Nor what its Connection takes away: RFC 9110 sections 8.6 and 7.6.1."""
+    async with house() as here:
+        client, service, _ = await asked(here, request())
+        fields = b"Content-Length: 100\r\nConnection: X\r\nX: y\r\nLink: z\r\n\r\n"
+        await service.send_all(b"HTTP/1.1 103 Early Hints\r\n" + fields + OK)
+        answer = await read_until(client, b"ok")
+        assert answer.startswith(b"HTTP/1.1 103 Early Hints\r\nlink: z\r\n\r\nHTTP/1.1 200 OK\r\n")
+
+
 async def test_a_client_that_waits_and_is_refused_sends_nothing(autojump_clock: MockClock) -> None:
     async with house() as here:
         client = await here.client()

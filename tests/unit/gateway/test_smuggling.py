@@ -63,6 +63,24 @@ async def test_a_body_that_is_not_clear_ends_both_connections(body: bytes, autoj
         assert b"hidden" not in await everything(service)
 
 
+@pytest.mark.parametrize("body", BODIES)
+async def test_a_body_that_comes_with_its_head_and_is_not_clear(
+    body: bytes, autojump_clock: MockClock
+) -> None:
+    """What comes behind it is no request, whenever it comes."""
+    async with house() as here:
+        client = await here.client()
+        head = b"POST %b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" % PATH
+        await client.send_all(head + body)
+        answer = await read_until(client, b"}")
+        assert status(answer) == 400
+        assert b"\r\nconnection: close\r\n" in answer
+        await client.send_all(b"GET %bhidden HTTP/1.1\r\nHost: a\r\n\r\n" % PATH)
+        assert await everything(client) == b""
+        assert await everything(await here.service()) == b""
+        assert here.made.statistics().current_buffer_used == 0
+
+
 RESPONSES = {
     "both lengths": b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "two lengths": b"Content-Length: 2\r\nContent-Length: 0\r\n\r\nok",
@@ -138,7 +156,7 @@ SECRETS = b"".join(
     for name in (
         *(b"Cookie", b"Authorization", b"X-API-Key", b"X_API_Key", b"Forwarded", b"X-Forwarded-For"),
         *(b"X_Forwarded_Host", b"X-Forwarded-Prefix", b"X-Forwarded-User", b"Proxy-Authorization"),
-        *(b"Keep-Alive", b"TE", b"X-Real-IP", b"X-Named", b"HTTP2-Settings"),
+        *(b"Keep-Alive", b"TE", b"X-Real-IP", b"X-Named", b"HTTP2-Settings", b"Content_Length"),
     )
 )
 

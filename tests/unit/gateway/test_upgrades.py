@@ -27,9 +27,10 @@ async def upgraded(here: House) -> tuple[trio.SocketStream, trio.SocketStream]:
 async def test_another_protocol(autojump_clock: MockClock) -> None:
     async with house() as here:
         client, service, _ = await asked(here, request("ws", *UPGRADE) + b"early")
-        await service.send_all(SWITCH + b"\x81\x02hi")
+        await service.send_all(SWITCH.replace(b"\r\n\r\n", b"\r\nContent-Length: 2\r\n\r\n") + b"\x81\x02hi")
         answer = await read_until(client, b"hi")
         assert answer.startswith(b"HTTP/1.1 101 Switching\r\nconnection: Upgrade\r\nupgrade: websocket\r\n")
+        assert b"content-length" not in answer
         assert await read_until(service, b"early") == b"early"
         (guest,) = here.services.guests
         assert guest.log == ["opened"]
