@@ -79,7 +79,8 @@ class Stream:
         length = head[1]
         if (more := _LENGTH_FOLLOWS.get(length)) is not None:
             length = int.from_bytes(self._file.read(more), "big")
-        return self._file.read(length)
+        message: bytes = self._file.read(length)
+        return message
 
 
 class Pipe:
