@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from runner.browser.screencast import Screencast
+from runner.browser.screencast import QUALITY, SIZE
 from tests.bench.load import PATIENCE, Address, open_websocket
 
 _NUMBER = re.compile(rb'"id":(\d+)\}\Z')
@@ -98,7 +98,7 @@ class Pipe:
         attach = {"targetId": page["targetId"], "flatten": True}
         self._session = self.call("Target.attachToTarget", **attach)["sessionId"]
         self.call("Page.enable")
-        width, height = _settings().size
+        width, height = SIZE
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.call("Emulation.setDeviceMetricsOverride", **size)
 
@@ -110,8 +110,8 @@ class Pipe:
 
     def start(self) -> None:
         """Have frames sent, such as the daemon asks for."""
-        width, height = _settings().size
-        more = {"quality": _settings().quality, "maxWidth": width, "maxHeight": height, "everyNthFrame": 1}
+        width, height = SIZE
+        more = {"quality": QUALITY, "maxWidth": width, "maxHeight": height, "everyNthFrame": 1}
         self.call("Page.startScreencast", format="jpeg", **more)
 
     def stop(self) -> None:
@@ -186,7 +186,3 @@ def chromium(command: Sequence[str], profile: Path) -> Iterator[Pipe]:
         psutil.wait_procs(started, PATIENCE)
         os.close(reader)
         os.close(writer)
-
-
-def _settings() -> Screencast:
-    return Screencast(wake=lambda: None)
