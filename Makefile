@@ -19,9 +19,10 @@ fuzz: ## Try the HTTP API with requests that nobody thought of, for an hour or s
 	@packaging/setup test
 	OQTOD_FUZZ=$${OQTOD_FUZZ:-300} .venv/bin/python -m pytest tests/integration/test_contract.py
 
-bench: ## Measure the gateway beside other proxies; how long people wait, and what sessions cost (as root)
+bench: ## Measure the gateway beside other proxies; a browser beside Chromium alone; sessions (as root)
 	@packaging/setup bench
 	.venv/bin/python -m tests.bench.bytes --json bench-results.json
+	.venv/bin/python -m tests.bench.browser --json bench-browser.json
 	.venv/bin/python -m tests.bench.sessions
 
 lint: ## Check style and types

@@ -32,7 +32,7 @@ class Daemon:
         self.closing = False
         """A command has closed the browser, and the daemon ends with it."""
         self.viewers: set[Viewer] = set()
-        self.screencast = Screencast(wake=self._wake_viewers)
+        self.screencast = Screencast(nursery, wake=self._wake_viewers)
         self.downloads = Downloads(settings, tell=self._tell)
         self.browser = Browser(
             settings,
@@ -145,10 +145,6 @@ class Daemon:
     def taken(self, viewer: Viewer, frame: Frame) -> None:
         """A viewer takes the latest frame."""
         self.screencast.taken()
-
-    def shown(self, viewer: Viewer, seconds: float) -> None:
-        """A viewer took a frame in so many seconds."""
-        self.screencast.pace(id(viewer), seconds)
 
     async def message(self, viewer: Viewer, message: messages.Message) -> None:
         """Carry out what a viewer sent."""

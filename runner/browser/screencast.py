@@ -10,9 +10,20 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
+import trio
 
 from runner import websocket
+from runner.browser.devtools import Done
+from runner.browser.errors import Failed
 from runner.browser.tab import Tab
+
+QUALITY: Final = 80
+"""Of JPEGs, of 100."""
+
+SIZE: Final = (1280, 720)
+"""Pixels that a picture has at most, until a viewer asks for another size."""
+
+_RETRY_SECONDS: Final = 0.5
 
 _DATA: Final = b'"data":"'
 _HEAD: Final = b'{"type":"frame","data":"'
@@ -48,7 +59,8 @@ class Frame:
 class Screencast:
     """Follows one tab at a time. `wake` is called when there is a new frame."""
 
-    def __init__(self, *, wake: Callable[[], None]) -> None:
+    def __init__(self, nursery: trio.Nursery, *, wake: Callable[[], None]) -> None:
+        self._nursery = nursery
         self._wake = wake
         self._tab: Tab | None = None
         self._watched = False
@@ -56,9 +68,7 @@ class Screencast:
         self._waiting: list[int] = []
         self._count = 0
         self.latest: Frame | None = None
-        self.quality = 80
-        self.scale = 1.0
-        self.size = (1280, 720)
+        self.size = SIZE
 
     @property
     def running(self) -> bool:
@@ -79,12 +89,6 @@ class Screencast:
     def resize(self, width: int, height: int) -> None:
         """Capture at most this many pixels from now on."""
         self.size = (width, height)
-        self._restart()
-
-    def pace(self, viewer: int, seconds: float) -> None:
-        """Note how long a viewer took for a frame, and follow it with quality and size."""
-
-    def _restart(self) -> None:
         self._stop()
         self._adjust()
 
@@ -95,25 +99,39 @@ class Screencast:
         self._stop()
         if wanted is not None:
             self._running = wanted
-            width, height = (round(side * self.scale) for side in self.size)
-            wanted.post(
-                "Page.startScreencast",
-                {
-                    "format": "jpeg",
-                    "quality": self.quality,
-                    "maxWidth": width,
-                    "maxHeight": height,
-                    "everyNthFrame": 1,
-                },
-            )
+            self._start(wanted)
         if not self._watched:
             self.latest = None
 
+    def _start(self, tab: Tab) -> None:
+        width, height = self.size
+        more = {"quality": QUALITY, "maxWidth": width, "maxHeight": height, "everyNthFrame": 1}
+
+        def done(result: dict[str, Any] | None) -> None:
+            if result is None:
+                self._nursery.start_soon(self._start_again, tab)
+
+        self._post(tab, "Page.startScreencast", {"format": "jpeg", **more}, done)
+
+    async def _start_again(self, tab: Tab) -> None:
+        """Start what Chromium has refused, as it does while one document takes the place of another."""
+        with trio.move_on_after(_RETRY_SECONDS):
+            await tab.changed.wait()
+        if self._running is tab:
+            self._start(tab)
+
     def _stop(self) -> None:
-        if self._running is not None and not self._running.closed:
-            self._running.post("Page.stopScreencast", {})
+        if self._running is not None:
+            self._post(self._running, "Page.stopScreencast", {})
         self._running = None
         self._waiting.clear()
+
+    def _post(self, tab: Tab, method: str, parameters: dict[str, Any], done: Done | None = None) -> None:
+        try:
+            if not tab.closed:
+                tab.post(method, parameters, done=done)
+        except Failed:
+            pass  # Chromium has ended, and `lost` is about to be called
 
     def lost(self) -> None:
         """Chromium has ended."""
@@ -134,5 +152,5 @@ class Screencast:
         """A viewer has taken the latest frame: the next may come."""
         if self._running is not None:
             for cast in self._waiting:
-                self._running.post("Page.screencastFrameAck", {"sessionId": cast})
+                self._post(self._running, "Page.screencastFrameAck", {"sessionId": cast})
         self._waiting.clear()

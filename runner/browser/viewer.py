@@ -41,10 +41,6 @@ class Stage(Protocol):
         """The viewer is about to be sent this frame, the latest."""
         ...
 
-    def shown(self, viewer: Viewer, seconds: float) -> None:
-        """The viewer could take a frame, and needed so long for it."""
-        ...
-
     async def message(self, viewer: Viewer, message: messages.Message) -> None:
         """Carry out what the viewer sent; raises nothing for it."""
         ...
@@ -62,7 +58,7 @@ class Viewer:
         self._wake = trio.Event()
         self._shown = 0  # id of the last frame that was sent
         self._acknowledges = False
-        self._on_the_way: deque[tuple[int, float]] = deque()
+        self._on_the_way: deque[int] = deque()
         self._torn = False
         self._peer_closed = False
         self._ending: tuple[int | None, str] | None = None
@@ -102,16 +98,13 @@ class Viewer:
                     return
             frame = self._stage.latest
             if frame is not None and frame.id > self._shown and len(self._on_the_way) < IN_FLIGHT:
-                began = trio.current_time()
                 self._shown = frame.id
                 if self._acknowledges:
-                    self._on_the_way.append((frame.id, began))
+                    self._on_the_way.append(frame.id)
                 self._stage.taken(self, frame)
                 if not await self._send(frame.encoded()):
                     scope.cancel()
                     return
-                if not self._acknowledges:
-                    self._stage.shown(self, trio.current_time() - began)
                 continue
             if not self._outbox:
                 await self._wake.wait()
@@ -173,10 +166,8 @@ class Viewer:
 
     def _acknowledged(self, number: int) -> None:
         self._acknowledges = True
-        now = trio.current_time()
-        while self._on_the_way and self._on_the_way[0][0] <= number:
-            sent_at = self._on_the_way.popleft()[1]
-            self._stage.shown(self, now - sent_at)
+        while self._on_the_way and self._on_the_way[0] <= number:
+            self._on_the_way.popleft()
         self._wake.set()
 
     async def _next_event(self) -> websocket.Event | None:

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -212,11 +212,13 @@ COMMAND = (sys.executable, "-X", "dev", "-m", "runner.browser.main")
 
 
 @contextmanager
-def browserd(folder: Path, *options: str, **environment: str) -> Iterator[Daemon]:
+def browserd(
+    folder: Path, *options: str, command: Sequence[str] = COMMAND, **environment: str
+) -> Iterator[Daemon]:
     """Run a daemon; at the end it must stop orderly at SIGTERM, and leave no process and no socket."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "s.sock"
-    command = [*COMMAND, "--profile", str(folder / "profile"), "--downloads", str(folder / "downloads")]
+    command = [*command, "--profile", str(folder / "profile"), "--downloads", str(folder / "downloads")]
     process = subprocess.Popen(
         [*command, *options, "serve", "--socket", str(path)],
         cwd=Path(__file__).parents[2],

@@ -1,4 +1,4 @@
-"""What the benchmark of the byte path makes of what it measured, and that its clients do what they say."""
+"""What the benchmarks make of what they measured, and that the clients of the byte path do what they say."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.bench import load
+from tests.bench import browser, load
 from tests.bench.bytes import Figures, compare
 from tests.bench.load import Address
 from tests.bench.processes import free_port, listens
@@ -63,3 +63,13 @@ def test_of_round_trips_what_is_added_counts() -> None:
 def test_what_was_not_measured_is_not_compared() -> None:
     assert compare({"oqtod": {"requests 16": 1.0}, "direct": {}}) == []
     assert [x["by"] for x in compare({"oqtod": {"key": 3.0, "key alone": 2.0}})] == ["the terminal alone"]
+
+
+def test_of_a_watched_browser_medians_count() -> None:
+    samples = {"stream frames": [10.0, 55.0, 50.0], "screencast frames": [60.0, 50.0, 20.0]}
+    samples |= {"click": [0.1] * 98 + [0.4] * 2, "unwatched frames": [1.0]}
+    made = {each["name"]: each for each in browser.compare(browser.figures_of(samples))}
+    assert made["frames: the stream ÷ the screencast"]["value"] == 1.0
+    assert made["seconds from a click to its pixels, p50"]["met"]
+    assert not made["frames captured while nobody watches"]["met"]
+    assert len(made) == 3
