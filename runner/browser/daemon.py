@@ -132,6 +132,7 @@ class Daemon:
         finally:
             self._last_viewer_at = time.time()
             self.viewers.discard(viewer)
+            self.screencast.left(viewer)
             self.screencast.watch(watched=bool(self.viewers))
 
     async def _use(self, viewer: Viewer) -> Tab | None:
@@ -145,6 +146,10 @@ class Daemon:
     def taken(self, viewer: Viewer, frame: Frame) -> None:
         """A viewer takes the latest frame."""
         self.screencast.taken()
+
+    def shown(self, viewer: Viewer, seconds: float) -> None:
+        """A viewer has a frame, and took so much longer for it than at best."""
+        self.screencast.shown(viewer, seconds)
 
     async def message(self, viewer: Viewer, message: messages.Message) -> None:
         """Carry out what a viewer sent."""

@@ -6,6 +6,7 @@ viewer takes it. So what no viewer could show is never captured.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -15,15 +16,18 @@ import trio
 from runner import websocket
 from runner.browser.devtools import Done
 from runner.browser.errors import Failed
+from runner.browser.pace import LEVELS, Pace
 from runner.browser.tab import Tab
-
-QUALITY: Final = 80
-"""Of JPEGs, of 100."""
 
 SIZE: Final = (1280, 720)
 """Pixels that a picture has at most, until a viewer asks for another size."""
 
+REST_SECONDS: Final = 1.0
+"""After which a page that doesn't change is shown as well as can be, whatever the line."""
+
 _RETRY_SECONDS: Final = 0.5
+_FIRST_SECONDS: Final = 0.3
+"""After the first frame of a page at rest, in which others may follow."""
 
 _DATA: Final = b'"data":"'
 _HEAD: Final = b'{"type":"frame","data":"'
@@ -67,6 +71,12 @@ class Screencast:
         self._running: Tab | None = None
         self._waiting: list[int] = []
         self._count = 0
+        self._pace = Pace(trio.current_time())
+        self._sharp = False
+        """Whether the page is at rest, and shown as well as can be."""
+        self._sharp_since = math.inf
+        self._sharpening = False
+        self._arrived_at = 0.0
         self.latest: Frame | None = None
         self.size = SIZE
 
@@ -84,11 +94,38 @@ class Screencast:
     def watch(self, *, watched: bool) -> None:
         """Say whether anybody watches."""
         self._watched = watched
+        if not watched:
+            self._pace, self._sharp = Pace(trio.current_time()), False
         self._adjust()
 
     def resize(self, width: int, height: int) -> None:
         """Capture at most this many pixels from now on."""
         self.size = (width, height)
+        self._restart()
+
+    def shown(self, viewer: object, seconds: float) -> None:
+        """A viewer has a frame, and took so much longer for it than at best."""
+        if not self._sharp and self._pace.note(viewer, seconds, trio.current_time()):
+            if not self._sharpening:
+                self._sharpening = True
+                self._nursery.start_soon(self._sharpen)
+            self._restart()
+
+    def left(self, viewer: object) -> None:
+        """A viewer is gone."""
+        self._pace.left(viewer)
+
+    async def _sharpen(self) -> None:
+        """Show a page at rest as well as can be, while moving ones are not."""
+        while self._pace.level > 0:
+            rest = self._arrived_at + REST_SECONDS - trio.current_time()
+            if rest <= 0 and self.running and not self._sharp:
+                self._sharp, self._sharp_since = True, math.inf
+                self._restart()
+            await trio.sleep(rest if rest > 0 else REST_SECONDS)
+        self._sharpening = False
+
+    def _restart(self) -> None:
         self._stop()
         self._adjust()
 
@@ -104,8 +141,9 @@ class Screencast:
             self.latest = None
 
     def _start(self, tab: Tab) -> None:
-        width, height = self.size
-        more = {"quality": QUALITY, "maxWidth": width, "maxHeight": height, "everyNthFrame": 1}
+        quality, scale = LEVELS[0 if self._sharp else self._pace.level]
+        width, height = (round(side * scale) for side in self.size)
+        more = {"quality": quality, "maxWidth": width, "maxHeight": height, "everyNthFrame": 1}
 
         def done(result: dict[str, Any] | None) -> None:
             if result is None:
@@ -146,7 +184,13 @@ class Screencast:
             return  # of the tab that was shown before
         self._waiting.append(frame.cast)
         self.latest = frame
+        self._arrived_at = trio.current_time()
         self._wake()
+        if self._sharp:
+            self._sharp_since = min(self._sharp_since, self._arrived_at)
+            if self._arrived_at - self._sharp_since > _FIRST_SECONDS:  # it moves again
+                self._sharp = False
+                self._restart()
 
     def taken(self) -> None:
         """A viewer has taken the latest frame: the next may come."""

@@ -41,6 +41,10 @@ class Stage(Protocol):
         """The viewer is about to be sent this frame, the latest."""
         ...
 
+    def shown(self, viewer: Viewer, seconds: float) -> None:
+        """The viewer has a frame, and took so much longer for it than at best."""
+        ...
+
     async def message(self, viewer: Viewer, message: messages.Message) -> None:
         """Carry out what the viewer sent; raises nothing for it."""
         ...
@@ -58,7 +62,8 @@ class Viewer:
         self._wake = trio.Event()
         self._shown = 0  # id of the last frame that was sent
         self._acknowledges = False
-        self._on_the_way: deque[int] = deque()
+        self._on_the_way: deque[tuple[int, float]] = deque()  # ids, and when they were sent
+        self._at_best = math.inf  # seconds from a frame to its acknowledgement
         self._torn = False
         self._peer_closed = False
         self._ending: tuple[int | None, str] | None = None
@@ -99,12 +104,15 @@ class Viewer:
             frame = self._stage.latest
             if frame is not None and frame.id > self._shown and len(self._on_the_way) < IN_FLIGHT:
                 self._shown = frame.id
+                sent_at = trio.current_time()
                 if self._acknowledges:
-                    self._on_the_way.append(frame.id)
+                    self._on_the_way.append((frame.id, sent_at))
                 self._stage.taken(self, frame)
                 if not await self._send(frame.encoded()):
                     scope.cancel()
                     return
+                if not self._acknowledges:
+                    self._stage.shown(self, trio.current_time() - sent_at)
                 continue
             if not self._outbox:
                 await self._wake.wait()
@@ -166,8 +174,10 @@ class Viewer:
 
     def _acknowledged(self, number: int) -> None:
         self._acknowledges = True
-        while self._on_the_way and self._on_the_way[0] <= number:
-            self._on_the_way.popleft()
+        while self._on_the_way and self._on_the_way[0][0] <= number:
+            seconds = trio.current_time() - self._on_the_way.popleft()[1]
+            self._at_best = min(self._at_best, seconds)
+            self._stage.shown(self, seconds - self._at_best)
         self._wake.set()
 
     async def _next_event(self) -> websocket.Event | None:

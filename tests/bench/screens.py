@@ -15,7 +15,8 @@ from typing import Any
 
 import psutil
 
-from runner.browser.screencast import QUALITY, SIZE
+from runner.browser.pace import LEVELS
+from runner.browser.screencast import SIZE
 from tests.bench.load import PATIENCE, Address, open_websocket
 
 _NUMBER = re.compile(rb'"id":(\d+)\}\Z')
@@ -111,7 +112,7 @@ class Pipe:
     def start(self) -> None:
         """Have frames sent, such as the daemon asks for."""
         width, height = SIZE
-        more = {"quality": QUALITY, "maxWidth": width, "maxHeight": height, "everyNthFrame": 1}
+        more = {"quality": LEVELS[0][0], "maxWidth": width, "maxHeight": height, "everyNthFrame": 1}
         self.call("Page.startScreencast", format="jpeg", **more)
 
     def stop(self) -> None:
