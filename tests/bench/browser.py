@@ -344,7 +344,7 @@ def main() -> None:
             daemon, alone, url, folder, options.seconds, options.rounds, options.clicks, options.browsers
         )
         if options.quick:
-            run = replace(run, seconds=1.0, rounds=2, clicks=20, browsers=3)
+            run = replace(run, seconds=2.0, rounds=3, clicks=20, browsers=3)
         for name, measure in ROWS.items():
             if name in rows:
                 samples |= measure(run)
