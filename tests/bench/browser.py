@@ -1,9 +1,9 @@
 """What it takes to watch a browser, beside Chromium's own screencast: python -m tests.bench.browser.
 
-Both watch the same page in Chromiums with the same options, in turn and for several rounds, and medians
-count, since what else the machine does touches both. Whoever watches acknowledges each frame at once. CPU
-time is that of the daemon and its Chromium together; of Chromium alone where its screencast is read from its
-pipe.
+Both watch the same page in Chromiums with the same options, in turn and for several rounds. Medians count,
+for ratios those of the rounds' own, since what else the machine does touches both. Whoever watches
+acknowledges each frame at once. CPU time is that of the daemon and its Chromium together; of Chromium alone
+where its screencast is read from its pipe.
 """
 
 from __future__ import annotations
@@ -257,13 +257,17 @@ def figures_of(samples: Samples) -> Figures:
     return figures
 
 
-def compare(figures: Figures) -> list[dict[str, object]]:
+def compare(samples: Samples) -> list[dict[str, object]]:
     """Return what can be said about the targets."""
+    figures = figures_of(samples)
     found: list[dict[str, object]] = []
     for target in TARGETS:
         if target.figure not in figures:
             continue
-        value = figures[target.figure] / (figures[target.by] if target.by is not None else 1.0)
+        value = figures[target.figure]
+        if target.by is not None:
+            rounds = zip(samples[target.figure], samples[target.by], strict=True)
+            value = statistics.median(one / other for one, other in rounds)
         found.append(
             {
                 "name": target.name,
@@ -323,8 +327,8 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="short rounds and few clicks, in less than a minute"
     )
-    parser.add_argument("--rounds", type=int, default=7, help="rounds; the median counts (default: 7)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="for a measurement (default: 4)")
+    parser.add_argument("--rounds", type=int, default=12, help="rounds; the median counts (default: 12)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="for a measurement (default: 2)")
     parser.add_argument("--clicks", type=int, default=200, help="clicks (default: 200)")
     parser.add_argument("--browsers", type=int, default=10, help="browsers started at once (default: 10)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
@@ -344,12 +348,12 @@ def main() -> None:
             daemon, alone, url, folder, options.seconds, options.rounds, options.clicks, options.browsers
         )
         if options.quick:
-            run = replace(run, seconds=2.0, rounds=3, clicks=20, browsers=3)
+            run = replace(run, rounds=3, clicks=20, browsers=3)
         for name, measure in ROWS.items():
             if name in rows:
                 samples |= measure(run)
     figures = figures_of(samples)
-    compared = compare(figures)
+    compared = compare(samples)
     show(figures, compared)
     if options.json is not None:
         machine = {"cpus": os.cpu_count(), "kernel": os.uname().release, "load": load_average}
