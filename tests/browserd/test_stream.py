@@ -129,6 +129,22 @@ def test_the_clipboard(daemon: Daemon, play: str, viewer: Viewer) -> None:
     daemon.until("field.value", "")
 
 
+def test_agent_and_person_see_each_other(daemon: Daemon, play: str, viewer: Viewer) -> None:
+    assert "person" not in daemon.try_("get", "title")
+    sees(viewer, WHITE)
+    viewer.click(*SPOT)
+    sees(viewer, RED)
+    told = daemon.try_("get", "title")["person"]
+    assert told["viewers"] == 1
+    assert 0 <= told["seconds_ago"] < PATIENCE
+    assert "person" not in daemon.try_("get", "title"), "it is told once"
+    before = daemon.status()["last_command_at"]
+    status, answer = daemon.request("POST", "/command", {"args": ["reload"], "person": True})
+    assert (status, answer["success"], "person" in answer) == (200, True, False)
+    assert daemon.status()["last_command_at"] == before, "no agent drives"
+    assert "person" in daemon.try_("get", "title"), "the person has reloaded the page"
+
+
 def test_another_size(daemon: Daemon, play: str, viewer: Viewer) -> None:
     sees(viewer, WHITE)
     viewer.send("viewport", width=800, height=500, deviceScaleFactor=2)
