@@ -6,7 +6,6 @@ const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = 15_000;
 const HIDDEN_MS = 10_000; // in a tab that nobody looks at, watching ends after so long
 const AGENT_SHOWN_MS = 8_000; // how long after its last command an agent is said to drive
-const OWN_COMMAND_MS = 1_500; // a command is our own if we sent one so shortly before
 const DOUBLE_CLICK_MS = 500;
 const SMALLEST = 100; // pixels that the page has at least, and at most
 const LARGEST = 4096;
@@ -55,7 +54,6 @@ class BrowserView {
     this.pressed = new Set();
     this.composing = false;
     this.lastCommand = null;
-    this.ownCommandAt = -Infinity;
     this.part = (name) => root.querySelector(`[data-part="${name}"]`);
     this.screen = this.part("screen");
     this.canvas = this.part("canvas");
@@ -221,7 +219,7 @@ class BrowserView {
     if (this.wanted && message.viewportWidth !== this.wanted[0]) this.theirs = true;
     const command = message.lastCommandAt ?? 0;
     const isNew = this.lastCommand !== null && command !== this.lastCommand;
-    if (isNew && performance.now() - this.ownCommandAt > OWN_COMMAND_MS) this.driver(true);
+    if (isNew) this.driver(true);
     this.lastCommand = command;
   }
 
@@ -348,15 +346,12 @@ class BrowserView {
   }
 
   async asked(path, json) {
-    this.ownCommandAt = Infinity;
     this.note("");
     try {
       return await this.call("POST", path, { json });
     } catch (error) {
       this.note(error.message, { bad: true });
       return null;
-    } finally {
-      this.ownCommandAt = performance.now();
     }
   }
 

@@ -110,7 +110,7 @@ class Browsers:
             log.info("browser stopped: nobody used it for %d s", idle, extra=fields(session))
 
     async def _command(self, connected: socket.socket, arguments: tuple[str, ...]) -> dict[str, Any]:
-        body = msgspec.json.encode({"args": arguments, "timeout": COMMAND_TIMEOUT})
+        body = msgspec.json.encode({"args": arguments, "timeout": COMMAND_TIMEOUT, "person": True})
         timeout = COMMAND_TIMEOUT + _MARGIN
         answer = _decoded(await _exchange(connected, "POST", "/command", body, timeout=timeout), _Answer)
         if not answer.success:

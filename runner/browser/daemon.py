@@ -55,20 +55,34 @@ class Daemon:
 
     # --- commands -----------------------------------------------------------------------------------------
 
-    async def command(self, arguments: list[str], seconds: float) -> dict[str, Any]:
-        """Carry out a command; return its answer."""
+    async def command(self, arguments: list[str], seconds: float, *, person: bool = False) -> dict[str, Any]:
+        """Carry out a command of an agent, or of a person; return its answer.
+
+        An agent is told that a person has used the page since the agent's last command.
+        """
         if arguments == ["status"]:
             return {"success": True, "data": self.status()}
-        self._last_command_at = time.time()
-        self._changed()
+        before = self._last_command_at
+        self._used(person=person)
+        answer: dict[str, Any]
         try:
-            data = await commands.run(self, arguments, seconds)
+            answer = {"success": True, "data": await commands.run(self, arguments, seconds)}
         except Failed as error:
-            return {"success": False, "error": str(error), "code": error.code}
+            answer = {"success": False, "error": str(error), "code": error.code}
         finally:
+            acted_at = self._last_input_at
+            self._used(person=person)
+        if not person and before is not None and acted_at is not None and acted_at > before:
+            answer["person"] = {"seconds_ago": round(time.time() - acted_at, 1), "viewers": len(self.viewers)}
+        return answer
+
+    def _used(self, *, person: bool) -> None:
+        """Somebody does something."""
+        if person:
+            self._last_input_at = time.time()
+        else:
             self._last_command_at = time.time()
-            self._changed()
-        return {"success": True, "data": data}
+        self._changed()
 
     def status(self) -> dict[str, Any]:
         """The data of the command `status`."""

@@ -43,7 +43,7 @@ class Other:
         self.closing = False
         """A command has closed the browser, and we end with it."""
 
-    async def command(self, arguments: list[str], seconds: float) -> dict[str, Any]:
+    async def command(self, arguments: list[str], seconds: float, *, person: bool = False) -> dict[str, Any]:
         """Have a command carried out; return its answer."""
         if arguments == ["status"]:
             return {"success": True, "data": self.status()}

@@ -34,6 +34,8 @@ class _Command(msgspec.Struct):
 
     args: Annotated[list[str], msgspec.Meta(min_length=1, max_length=64)]
     timeout: Annotated[float, msgspec.Meta(gt=0, le=600)] = 30.0
+    person: bool = False
+    """Whether a person asks for it, and no agent."""
 
 
 class _Refused(Exception):
@@ -153,7 +155,9 @@ class _Connection:
                 command = msgspec.json.decode(body, type=_Command)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise _Refused(400, f"not a command: {error}") from None
-            await self._answer(200, await self._daemon.command(command.args, command.timeout))
+            await self._answer(
+                200, await self._daemon.command(command.args, command.timeout, person=command.person)
+            )
         else:
             raise _Refused(404, "there is nothing here; see docs/browser.md")
         return False

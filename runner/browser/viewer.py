@@ -16,6 +16,7 @@ from runner import websocket
 from runner.browser import input as messages
 from runner.browser.screencast import Frame
 from runner.websocket import CloseCode
+from runner.websocket_stream import WebSocketStream
 
 PING_SECONDS: Final = 20.0
 SILENT_SECONDS: Final = 80.0
@@ -25,8 +26,6 @@ IN_FLIGHT: Final = 2
 """Frames that may be on the way to a viewer that acknowledges."""
 
 _MAX_OUTBOX: Final = 64
-_LINGER_SECONDS: Final = 1.0
-_RECEIVE_SIZE: Final = 1 << 16
 
 
 class Stage(Protocol):
@@ -54,9 +53,7 @@ class Viewer:
     """Serves one upgraded connection; `run` returns when it is closed."""
 
     def __init__(self, stream: trio.SocketStream, received: bytes, stage: Stage) -> None:
-        self._stream = stream
-        self._reader = websocket.FrameReader()
-        self._reader.feed(received)
+        self._websocket = WebSocketStream(stream, received)
         self._stage = stage
         self._outbox: deque[bytes] = deque()
         self._wake = trio.Event()
@@ -64,10 +61,6 @@ class Viewer:
         self._acknowledges = False
         self._on_the_way: deque[tuple[int, float]] = deque()  # ids, and when they were sent
         self._at_best = math.inf  # seconds from a frame to its acknowledgement
-        self._torn = False
-        self._peer_closed = False
-        self._ending: tuple[int | None, str] | None = None
-        self._last_heard = trio.current_time()
 
     def wake(self) -> None:
         """There is a new frame."""
@@ -84,21 +77,21 @@ class Viewer:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._send_all, nursery.cancel_scope)
-                nursery.start_soon(self._ping, nursery.cancel_scope)
+                nursery.start_soon(self._websocket.keep, PING_SECONDS, SILENT_SECONDS, nursery.cancel_scope)
                 await self._follow()
                 nursery.cancel_scope.cancel()
         finally:
             if trio.current_effective_deadline() == -math.inf:
-                self._end_with(CloseCode.GOING_AWAY, "the browser's daemon is stopping")
+                self._websocket.end_with(CloseCode.GOING_AWAY, "the browser's daemon is stopping")
             with trio.CancelScope(shield=True):
-                await self._close()
+                await self._websocket.close()
 
     # --- to the viewer ------------------------------------------------------------------------------------
 
     async def _send_all(self, scope: trio.CancelScope) -> None:
         while True:
             while self._outbox:
-                if not await self._send(self._outbox.popleft()):
+                if not await self._websocket.send(self._outbox.popleft()):
                     scope.cancel()
                     return
             frame = self._stage.latest
@@ -108,7 +101,7 @@ class Viewer:
                 if self._acknowledges:
                     self._on_the_way.append((frame.id, sent_at))
                 self._stage.taken(self, frame)
-                if not await self._send(frame.encoded()):
+                if not await self._websocket.send(frame.encoded()):
                     scope.cancel()
                     return
                 if not self._acknowledges:
@@ -118,48 +111,17 @@ class Viewer:
                 await self._wake.wait()
                 self._wake = trio.Event()
 
-    async def _ping(self, scope: trio.CancelScope) -> None:
-        while True:
-            await trio.sleep(PING_SECONDS)
-            if trio.current_time() - self._last_heard > SILENT_SECONDS:
-                self._torn = True
-                scope.cancel()
-            elif not self._outbox:
-                self._outbox.append(websocket.ping_frame())
-                self._wake.set()
-
-    async def _send(self, frame: bytes) -> bool:
-        """Send a frame whole; False when the connection can't take any more."""
-        if self._torn:
-            return False
-        rest = memoryview(frame)
-        try:
-            while rest:
-                # All or nothing, other than send_all: only a cancellation in between leaves half a frame.
-                rest = rest[await self._stream.socket.send(rest) :]
-                self._torn = len(rest) > 0
-        except (OSError, trio.ClosedResourceError):
-            self._torn = True
-        return not self._torn
-
     # --- from the viewer ----------------------------------------------------------------------------------
 
     async def _follow(self) -> None:
-        try:
-            while (event := await self._next_event()) is not None:
-                match event:
-                    case websocket.Message(data):
-                        await self._take(data)
-                    case websocket.Ping(payload):
-                        if len(self._outbox) < _MAX_OUTBOX:
-                            self._outbox.append(websocket.pong_frame(payload))
-                            self._wake.set()
-                    case websocket.Close(code):
-                        self._peer_closed = True
-                        self._end_with(code, "")  # RFC 6455, 5.5.1: the answer echoes the code
-                        return
-        except websocket.RemoteProtocolError as error:
-            self._end_with(error.code, error.reason)
+        while (event := await self._websocket.next_event()) is not None:
+            match event:
+                case websocket.Message(data):
+                    await self._take(data)
+                case websocket.Ping(payload):
+                    if len(self._outbox) < _MAX_OUTBOX:
+                        self._outbox.append(websocket.pong_frame(payload))
+                        self._wake.set()
 
     async def _take(self, data: bytes) -> None:
         try:
@@ -179,35 +141,3 @@ class Viewer:
             self._at_best = min(self._at_best, seconds)
             self._stage.shown(self, seconds - self._at_best)
         self._wake.set()
-
-    async def _next_event(self) -> websocket.Event | None:
-        """Return the next frame's event, None at the end of the stream."""
-        while (event := self._reader.next_event()) is None:
-            try:
-                data = await self._stream.receive_some(_RECEIVE_SIZE)
-            except trio.BrokenResourceError:
-                data = b""
-            if not data:
-                self._torn = True  # nobody is there to read a close frame
-                return None
-            self._last_heard = trio.current_time()
-            self._reader.feed(bytes(data))
-        return event
-
-    # --- the end ------------------------------------------------------------------------------------------
-
-    def _end_with(self, code: int | None, reason: str) -> None:
-        if self._ending is None:
-            self._ending = (code, reason)
-
-    async def _close(self) -> None:
-        """Send the close frame, and give the peer a moment for its own, since unread bytes reset a socket."""
-        with trio.move_on_after(_LINGER_SECONDS):
-            if self._ending is not None and await self._send(websocket.close_frame(*self._ending)):
-                try:
-                    await self._stream.send_eof()
-                    while not self._peer_closed and await self._stream.receive_some(_RECEIVE_SIZE):
-                        pass
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    pass  # gone already, which is as good
-        await trio.aclose_forcefully(self._stream)

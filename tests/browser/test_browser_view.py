@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import TIMEOUT
 from tests.browser.test_page import log_in, new_session
+from tests.integration.clients import Terminal
 from tests.integration.test_personal_mode import Gateway, start, stop
 
 # Says what happened to it by its colour, which everybody sees at once.
@@ -132,11 +134,12 @@ def test_an_agent_is_told_of_and_a_closed_browser_opens_again(page: Page, gatewa
     client = gateway.client()
     (session,) = client.send("GET", "/api/sessions").json
     driving = page.get_by_text("An agent is driving")
-    page.wait_for_timeout(2000)  # what the page itself has asked for no longer counts as just now
     expect(driving).to_be_hidden()
-    elsewhere = "data:text/html,<title>elsewhere</title>"
-    asked = {"session_id": session["id"], "action": "navigate", "url": elsewhere}
-    assert client.post("/api/browser/action", asked).status == 204
+    terminal = Terminal(client, session["id"])
+    command = Path(sys.executable).parent / "oqto-browser"
+    said = terminal.ask(f"{command} open 'data:text/html,<title>elsewhere</title>'")
+    terminal.close()
+    assert '"success": true' in said
     expect(driving).to_be_visible()
     expect(keys(page)).to_have_attribute("aria-label", "Page: elsewhere")
     page.get_by_role("button", name="Back").click()

@@ -42,6 +42,7 @@ ROOMS = {
     "runner.programs": "processes",
     "runner.usage": "processes",
     "runner.websocket": "websocket",
+    "runner.websocket_stream": "websocket",
     "runner.sandbox": "sandbox",
     "runner.files": "oqto-files",
     "runner.terminal": "oqto-ttyd",
