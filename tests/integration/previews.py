@@ -173,7 +173,7 @@ def _end(wire: Wire) -> None:
         pass  # the other side has
 
 
-@dataclass(frozen=True)
+@dataclass
 class Heard:
     """A request as a server of the same language understands it."""
 
