@@ -86,6 +86,12 @@ class Wire:
     def close(self) -> None:
         self.sock.close()
 
+    def reset(self) -> None:
+        """Close it so that the other side sees that something is missing."""
+        if self.sock.fileno() >= 0:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.sock.close()
+
     def __enter__(self) -> Self:
         return self
 
@@ -269,10 +275,7 @@ class Preview:
     def leave(self) -> None:
         """Break off what is left of the clients' connections: the gateway forgets them before what comes."""
         while self.given:
-            sock = self.given.pop().sock
-            if sock.fileno() >= 0:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                sock.close()
+            self.given.pop().reset()
 
     def most_memory(self) -> int:
         """Return how many bytes the gateway has had in memory at most, since `forget_memory`."""
