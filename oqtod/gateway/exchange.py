@@ -122,7 +122,7 @@ class Exchange:
             else:
                 self._uploaded = False
                 framing = framing_of(length=head.length, chunked=head.chunked)
-                if not connection.data and head.found.get(b"expect", b"").lower() == b"100-continue":
+                if not connection.data and head.waits:
                     connection.say(b"HTTP/1.1 100 Continue\r\n\r\n")
                 self._upload = Flow(connection.end, end, framing, self._front.pipes)
                 self._upload.pending = request
