@@ -123,9 +123,9 @@ def body_of(fields: dict[bytes, list[bytes]], data: bytes, start: int) -> tuple[
 
 
 @pytest.fixture(scope="module")
-def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
-    """nginx alone: its port, and its service's."""
-    service, port = free_port(), free_port()
+def nginx(session: Preview, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
+    """nginx alone: its port, and its service's, which is another one of the session's."""
+    service, port = session.spare, free_port()
     with nginx_with(_NGINX.format(service=service, port=port), tmp_path_factory.mktemp("nginx"), port):
         yield port, service
 
