@@ -354,7 +354,8 @@ class Exchange:
 
     def _service_failed(self) -> None:
         """The service's connection ended before its response began."""
-        repeatable = self._head.method in _REPEATABLE and self._uploaded
+        # What was sent of a body isn't here any more.
+        repeatable = self._head.method in _REPEATABLE and self._uploaded and not self._head.has_body
         if self._reused and repeatable and not self._responses.heard:
             assert self._end is not None
             self._front.engine.close(self._end)

@@ -103,6 +103,20 @@ async def test_what_may_not_be_sent_twice_is_not(autojump_clock: MockClock) -> N
         assert here.made.statistics().current_buffer_used == 0
 
 
+async def test_a_body_can_not_be_sent_twice(autojump_clock: MockClock) -> None:
+    """What the client says next is not taken for it."""
+    async with house() as here:
+        client, service, _ = await asked(here, request("0"))
+        await service.send_all(OK)
+        await read_until(client, b"ok")
+        await client.send_all(request("1", "Content-Length: 5") + b"hello" + request("2"))
+        await read_until(service, b"hello")
+        await service.aclose()
+        assert status(await read_until(client, b"}")) == 502
+        other = await here.service()
+        assert b"GET /2 " in await read_until(other, b"\r\n\r\n")
+
+
 async def test_idle_connections_to_services_are_closed(autojump_clock: MockClock) -> None:
     async with house() as here:
         client, service, _ = await asked(here, request("0"))
