@@ -213,6 +213,21 @@ async def test_head_and_what_has_no_body(autojump_clock: MockClock) -> None:
         assert here.front.traffic.service_connections == 1
 
 
+async def test_an_error_has_no_body_for_head_either(autojump_clock: MockClock) -> None:
+    """It would be taken for the next answer."""
+    async with house() as here:
+        client = await here.client()
+        await client.send_all(request("", "X-Nobody: 1", method="HEAD") + request("", "X-Nobody: 1"))
+        first, second, body = (await read_until(client, b"}")).split(b"\r\n\r\n")
+        assert status(first) == status(second) == 401
+        assert b"content-length: %d\r\n" % len(body) in first + second
+        service_failed, service, _ = await asked(here, request(method="HEAD") + b"nonsense\n")
+        await service.aclose()
+        first, second, body = (await everything(service_failed)).split(b"\r\n\r\n")
+        assert (status(first), status(second)) == (502, 400)
+        assert b"not a request" in body
+
+
 async def test_a_client_that_waits_is_told_to_go_on(autojump_clock: MockClock) -> None:
     async with house() as here:
         fields = ("Content-Length: 5", "Expect: 100-continue")
