@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _READ = 16 * 1024
 _REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
-"""Methods whose request may be sent again over another connection: RFC 9110 section 9.2.2."""
+"""Methods whose request, without a body, may be sent again at another connection: RFC 9110 section 9.2.2."""
 
 
 class Exchange:
@@ -354,7 +354,6 @@ class Exchange:
 
     def _service_failed(self) -> None:
         """The service's connection ended before its response began."""
-        # What was sent of a body isn't here any more.
         repeatable = self._head.method in _REPEATABLE and self._uploaded and not self._head.has_body
         if self._reused and repeatable and not self._responses.heard:
             assert self._end is not None
