@@ -220,13 +220,12 @@ def talk(wire: Wire, answer: Callable[[h11.Request, bytes], bytes], heard: list[
 
 
 @contextmanager
-def answering(port: int, body: bytes = b"ok") -> Iterator[tuple[list[Wire], list[Heard]]]:
+def answering(port: int) -> Iterator[tuple[list[Wire], list[Heard]]]:
     """Run a server that answers all requests alike; yield its connections, and what it heard."""
     heard: list[Heard] = []
 
     def answer(request: h11.Request, _: bytes) -> bytes:
-        content = b"" if request.method == b"HEAD" else body
-        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), content)
+        return OK.removesuffix(b"ok") if request.method == b"HEAD" else OK
 
     with serving(port, lambda wire: talk(wire, answer, heard)) as wires:
         yield wires, heard
