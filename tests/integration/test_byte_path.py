@@ -31,7 +31,10 @@ def test_interim_answers_come_before_the_answer(preview: Preview, program: Progr
 
 
 def test_old_clients_get_no_interim_answers(preview: Preview, program: Program) -> None:
-    client, service, _ = asked(preview, program, preview.request(version=b"1.0"))
+    fields = (b"Content-Length: 5", b"Expect: 100-continue")
+    request = preview.request(b"/", *fields, method=b"PUT", version=b"1.0")
+    client, service, _ = asked(preview, program, request)
+    client.send(b"hello")
     service.send(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK)
     assert client.rest().startswith(b"HTTP/1.1 200 OK\r\n")
 
