@@ -1,9 +1,9 @@
 """What it takes to watch a browser, beside Chromium's own screencast: python -m tests.bench.browser.
 
-Both watch the same page in Chromiums with the same options, in turn and for several rounds, and medians
-count, since what else the machine does touches both. Whoever watches acknowledges each frame at once. CPU
-time is that of the daemon and its Chromium together; of Chromium alone where its screencast is read from its
-pipe.
+Both watch the same page in Chromiums with the same options, in turn and for several rounds. Medians count,
+for ratios those of the rounds' own, since what else the machine does touches both. Whoever watches
+acknowledges each frame at once. CPU time is that of the daemon and its Chromium together; of Chromium alone
+where its screencast is read from its pipe.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _BUSY = 0.5
 """The load average above which small figures mean little."""
 
 Samples = dict[str, list[float]]
-"""What was measured, by name, each time: frames a second, CPU seconds a second, seconds."""
+"""What was measured, by name, each time: frames a second, CPU seconds a second, seconds, bytes."""
 
 Figures = dict[str, float]
 """What it comes to."""
@@ -181,18 +181,22 @@ def _slow_viewer(path: Path) -> Iterator[None]:
             looking.result(_PATIENCE)
 
 
-def _watch(frame: Callable[[], object], pid: int, seconds: float) -> tuple[float, float]:
-    """Return the frames that come and the CPU seconds that a process and all below it use, in a second."""
+def _watch(frame: Callable[[], bytes], pid: int, seconds: float) -> Figures:
+    """Return frames and bytes that come, and CPU seconds that a process and all below it use, in a second."""
     settled = time.perf_counter() + _SETTLE
     while time.perf_counter() < settled:
         frame()
     pids = _tree(pid)
-    before, begun, count = cpu_seconds(pids), time.perf_counter(), 0
+    before, begun, sizes = cpu_seconds(pids), time.perf_counter(), []
     while time.perf_counter() < begun + seconds:
-        frame()
-        count += 1
-    passed = time.perf_counter() - begun
-    return count / passed, (cpu_seconds(pids) - before) / passed
+        sizes.append(len(frame()))
+    used, passed = cpu_seconds(pids) - before, time.perf_counter() - begun
+    return {
+        "frames": len(sizes) / passed,
+        "cpu": used / passed,
+        "cpu/frame": used / len(sizes),
+        "bytes/frame": statistics.mean(sizes),
+    }
 
 
 def _cpu(pids: list[int], seconds: float) -> float:
@@ -205,12 +209,8 @@ def _tree(pid: int) -> list[int]:
     return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
 
 
-def _named(name: str, rounds: list[tuple[float, float]]) -> Samples:
-    return {
-        f"{name} frames": [frames for frames, _ in rounds],
-        f"{name} cpu": [cpu for _, cpu in rounds],
-        f"{name} cpu/frame": [cpu / frames for frames, cpu in rounds],
-    }
+def _named(name: str, rounds: list[Figures]) -> Samples:
+    return {f"{name} {figure}": [measured[figure] for measured in rounds] for figure in rounds[0]}
 
 
 def _is_red(message: bytes) -> bool:
@@ -257,13 +257,17 @@ def figures_of(samples: Samples) -> Figures:
     return figures
 
 
-def compare(figures: Figures) -> list[dict[str, object]]:
+def compare(samples: Samples) -> list[dict[str, object]]:
     """Return what can be said about the targets."""
+    figures = figures_of(samples)
     found: list[dict[str, object]] = []
     for target in TARGETS:
         if target.figure not in figures:
             continue
-        value = figures[target.figure] / (figures[target.by] if target.by is not None else 1.0)
+        value = figures[target.figure]
+        if target.by is not None:
+            rounds = zip(samples[target.figure], samples[target.by], strict=True)
+            value = statistics.median(one / other for one, other in rounds)
         found.append(
             {
                 "name": target.name,
@@ -277,25 +281,33 @@ def compare(figures: Figures) -> list[dict[str, object]]:
 
 
 LINES = {
-    "an animated page, the stream": ("stream frames", "stream cpu"),
-    "an animated page, Chromium's own screencast": ("screencast frames", "screencast cpu"),
-    "an animated page, a viewer alone": ("alone frames", "alone cpu"),
-    "an animated page, beside one frame a second": ("beside frames", "beside cpu"),
-    "an animated page, nobody watches: the daemon": ("unwatched frames", "unwatched cpu"),
-    "a resting page that is watched": (None, "rest cpu"),
-    "a resting page that is watched: the daemon": (None, "rest daemon cpu"),
+    "an animated page, the stream": "stream",
+    "an animated page, Chromium's own screencast": "screencast",
+    "an animated page, a viewer alone": "alone",
+    "an animated page, beside one frame a second": "beside",
+    "an animated page, nobody watches: the daemon": "unwatched",
+    "a resting page that is watched": "rest",
+    "a resting page that is watched: the daemon": "rest daemon",
 }
+COLUMNS = (
+    ("frames/s", "frames", 1, 1),
+    ("CPU s/s", "cpu", 1, 3),
+    ("CPU ms/frame", "cpu/frame", 1000, 1),
+    ("kB/frame", "bytes/frame", 0.001, 1),
+)
+"""Heading, figure, scale, digits."""
 
 
 def show(figures: Figures, compared: list[dict[str, object]]) -> None:
     """Print the table, then what was compared."""
-    print(f"{'':46} {'frames/s':>9} {'CPU s/s':>9} {'CPU ms/frame':>13}")
-    for name, (frames, cpu) in LINES.items():
-        if cpu not in figures:
-            continue
-        count = figures[frames] if frames is not None else 0.0
-        each = f"{figures[f'{cpu}/frame'] * 1000:.1f}" if f"{cpu}/frame" in figures else "-"
-        print(f"{name:46} {count:9.1f} {figures[cpu]:9.3f} {each:>13}")
+    print(f"{'':46}" + "".join(f"{heading:>14}" for heading, *_ in COLUMNS))
+    for line, name in LINES.items():
+        if f"{name} cpu" in figures:
+            found = ((figures.get(f"{name} {figure}"), *how) for _, figure, *how in COLUMNS)
+            cells = (
+                "-" if value is None else f"{value * scale:.{digits}f}" for value, scale, digits in found
+            )
+            print(f"{line:46}" + "".join(f"{cell:>14}" for cell in cells))
     if "click p50" in figures:
         p50, p99 = (figures[f"click p{percent}"] * 1000 for percent in (50, 99))
         print(f"{'from a click to its pixels':46} {p50:6.0f} ms p50 {p99:6.0f} ms p99")
@@ -315,8 +327,8 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="short rounds and few clicks, in less than a minute"
     )
-    parser.add_argument("--rounds", type=int, default=7, help="rounds; the median counts (default: 7)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="for a measurement (default: 4)")
+    parser.add_argument("--rounds", type=int, default=12, help="rounds; the median counts (default: 12)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="for a measurement (default: 2)")
     parser.add_argument("--clicks", type=int, default=200, help="clicks (default: 200)")
     parser.add_argument("--browsers", type=int, default=10, help="browsers started at once (default: 10)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
@@ -336,12 +348,12 @@ def main() -> None:
             daemon, alone, url, folder, options.seconds, options.rounds, options.clicks, options.browsers
         )
         if options.quick:
-            run = replace(run, seconds=1.0, rounds=2, clicks=20, browsers=3)
+            run = replace(run, rounds=3, clicks=20, browsers=3)
         for name, measure in ROWS.items():
             if name in rows:
                 samples |= measure(run)
     figures = figures_of(samples)
-    compared = compare(figures)
+    compared = compare(samples)
     show(figures, compared)
     if options.json is not None:
         machine = {"cpus": os.cpu_count(), "kernel": os.uname().release, "load": load_average}

@@ -65,10 +65,10 @@ def test_what_was_not_measured_is_not_compared() -> None:
     assert [x["by"] for x in compare({"oqtod": {"key": 3.0, "key alone": 2.0}})] == ["the terminal alone"]
 
 
-def test_of_a_watched_browser_medians_count() -> None:
-    samples = {"stream frames": [10.0, 55.0, 50.0], "screencast frames": [60.0, 50.0, 20.0]}
+def test_of_a_watched_browser_the_medians_of_the_rounds_count() -> None:
+    samples = {"stream frames": [50.0, 50.0, 20.0], "screencast frames": [60.0, 25.0, 20.0]}
     samples |= {"click": [0.1] * 98 + [0.4] * 2, "unwatched frames": [1.0]}
-    made = {each["name"]: each for each in browser.compare(browser.figures_of(samples))}
+    made = {each["name"]: each for each in browser.compare(samples)}
     assert made["frames: the stream ÷ the screencast"]["value"] == 1.0
     assert made["seconds from a click to its pixels, p50"]["met"]
     assert not made["frames captured while nobody watches"]["met"]
