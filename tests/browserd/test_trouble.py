@@ -130,7 +130,16 @@ def test_nothing_is_left_of_a_killed_daemon(folder: Path, pages: str) -> None:
         assert not alive
     assert (folder / "k/s.sock").exists()
     with browserd(folder / "k") as again:  # over the socket, and the profile's locks, that were left
-        assert again.do("open", f"{pages}/form.html", timeout=60)["title"] == "Form"
+        assert again.do("get", "url", timeout=60) == {"value": f"{pages}/form.html"}
+        again.do("open", f"{pages}/shadow.html")
+    with browserd(folder / "k") as third:  # which ended in order
+        with watching(third) as viewer:
+            viewer.until(
+                lambda: any(x.get("title") == "Shadow" for x in viewer.told), "the page that was there"
+            )
+        third.do("close")
+    with browserd(folder / "k") as last:
+        assert last.do("get", "url", timeout=60) == {"value": "about:blank"}
 
 
 def test_closing_and_using_again(folder: Path, pages: str) -> None:
