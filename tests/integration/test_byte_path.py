@@ -114,6 +114,21 @@ def test_requests_that_come_together_are_answered_in_order(preview: Preview) -> 
     assert len(wires) == 1
 
 
+def test_requests_with_one_head_have_bodies_of_their_own(preview: Preview) -> None:
+    """What is known of a head that came before is known of the head only."""
+    for field, bodies in (
+        (b"Transfer-Encoding: chunked", [b"1\r\na\r\n0\r\n\r\n", b"0\r\n\r\n", b"2\r\nbc\r\n0\r\n\r\n"]),
+        (b"Content-Length: 3", [b"abc", b"\r\n\r", b"GET"]),
+    ):
+        head = preview.request(b"/", field, method=b"PUT")
+        with answering(preview.port) as (wires, heard):
+            client = preview.connect().send(b"".join(head + body for body in bodies)).finish()
+            assert client.rest().count(b"HTTP/1.1 200 OK\r\n") == 3
+        assert len(wires) == 1
+        expected = [b"a", b"", b"bc"] if b"chunked" in field else bodies
+        assert [x.body for x in heard] == expected
+
+
 def test_slow_clients_keep_nobody_waiting(preview: Preview) -> None:
     """Their heads come a byte at a time, and in the end each is answered, as none was let go."""
     slow = [preview.connect() for _ in range(SLOW)]
