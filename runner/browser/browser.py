@@ -99,8 +99,10 @@ class Browser:
         A browser that is started goes `back` to its last page.
         """
         async with self._starting:
+            url = None
             if self.state != "running":
-                await self._start(back=back)
+                await self._start()
+                url = self._take_page()
             live = self._live
             if live is None:
                 raise Failed("crashed", self.last_error or "the browser ended as it started")
@@ -114,6 +116,10 @@ class Browser:
                 raise Failed("failed", "Chromium opens no tab")
             with trio.move_on_after(START_SECONDS):
                 await tab.ready.wait()
+            if back and url is not None:
+                live.came_back_at = time.monotonic()
+                self._nursery.start_soon(self._keep_later, live)
+                tab.come_back("Page.navigate", {"url": url})
             if tab.crashed is not None:
                 tab.crashed, tab.crash_told = None, False
                 tab.come_back("Page.reload", {})
@@ -155,6 +161,7 @@ class Browser:
         async with self._starting:
             live = self._live
             if live is not None:
+                self._keep_page(orderly=True)
                 live.ending = True
                 await self._farewell(live)
                 live.scope.cancel()
@@ -175,7 +182,7 @@ class Browser:
             except Failed:
                 pass  # it is ended with signals, whatever it says
 
-    async def _start(self, *, back: bool) -> None:
+    async def _start(self) -> None:
         if self._live is not None:
             await self._live.ended.wait()
         self._become("starting")
@@ -198,24 +205,24 @@ class Browser:
             self._become("stopped")
             raise error from None
         self._become("running")
+
+    def _take_page(self) -> str | None:
+        """Return the last page, where it isn't one that a browser may die of."""
         kept = self._last_page.take()
         url, self._last_url = self._last_url or kept, None
-        if back and url is not None and not self._distrusted and (tab := self.tab) is not None:
-            live.came_back_at = time.monotonic()
-            self._nursery.start_soon(self._keep_later, live)
-            tab.come_back("Page.navigate", {"url": url})
+        return url if not self._distrusted else None
 
     async def _keep_later(self, live: _Live) -> None:
         await trio.sleep(LOAD_CRASH_SECONDS)
         if self._live is live:
             self._keep_page()
 
-    def _keep_page(self) -> None:
-        """Keep the page for the next browser, unless this one may yet die of it."""
+    def _keep_page(self, *, orderly: bool = False) -> None:
+        """Keep the page for the next browser, unless this one may yet die of it other than `orderly`."""
         live, tab = self._live, self.tab
         if live is None or live.ending or tab is None or tab.closed:
             return
-        if time.monotonic() - live.came_back_at >= LOAD_CRASH_SECONDS:
+        if orderly or time.monotonic() - live.came_back_at >= LOAD_CRASH_SECONDS:
             self._last_page.keep(tab.url)
 
     async def _greet(self, live: _Live) -> None:
