@@ -21,6 +21,7 @@ from oqtod.accounts.users import UserConflict
 from oqtod.api.application import Api
 from oqtod.commands.exits import FAILED, REFUSED, configuration_or_exit, configuration_or_none
 from oqtod.config import Config, DevUser, Loaded, admin_socket
+from oqtod.gateway import limits
 from oqtod.gateway.forwarded import TrustedProxies
 from oqtod.gateway.front import Front
 from oqtod.gateway.listening import PortTaken, listen
@@ -97,6 +98,7 @@ async def _run(loaded: Loaded, database: Database, path: Path | None, overrides:
         await recovery.reconcile()
         proxies = TrustedProxies(config.server.trusted_proxies)
         application = Api(gateway, _frontend(config)).application()
+        limits.use_all_descriptors()
         front = Front(application, Services(gateway), proxies, accounts.connections, gateway.traffic)
         async with trio.open_nursery() as serving:
             serving.start_soon(readiness.keep_alive)

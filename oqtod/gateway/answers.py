@@ -7,8 +7,11 @@ import json
 from oqtod.errors import Refusal
 
 
-def refused(refusal: Refusal, request_id: str, *, close: bool) -> bytes:
-    """Return the response for a refusal; with `close`, the last one on its connection."""
+def refused(refusal: Refusal, request_id: str, *, close: bool, bodiless: bool) -> bytes:
+    """Return the response for a refusal; with `close`, the last one on its connection.
+
+    `bodiless` is the answer to HEAD, RFC 9110 section 9.3.2.
+    """
     body = json.dumps(refusal.body(request_id)).encode()
     head = [
         f"HTTP/1.1 {refusal.status} ",
@@ -21,4 +24,4 @@ def refused(refusal: Refusal, request_id: str, *, close: bool) -> bytes:
         head.append(f"retry-after: {refusal.retry_after}")
     if close:
         head.append("connection: close")
-    return "\r\n".join([*head, "", ""]).encode() + body
+    return "\r\n".join([*head, "", ""]).encode() + (b"" if bodiless else body)

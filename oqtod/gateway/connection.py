@@ -131,6 +131,7 @@ class Connection:
             self.exchange.overdue()
         elif self._state is _HEAD and self.data:
             message = f"the head did not come within {limits.IDLE_TIMEOUT:g} seconds"
+            self._last = None
             self.refuse(Refusal("request_timeout", message), close=True)
         else:
             self.close()
@@ -159,6 +160,7 @@ class Connection:
                 pass
         except BadHead as error:
             self.front.traffic.malformed_requests += 1
+            self._last = None
             self.refuse(Refusal(error.code, str(error)), close=True)
         finally:
             self._reading = False
@@ -320,7 +322,8 @@ class Connection:
         if not self.request_id:
             self.request_id = self.front.next_request_id()
         self.front.traffic.answered(self.kind, refusal.status)
-        answer = answers.refused(refusal, self.request_id, close=close)
+        bodiless = self._last is not None and self._last.method == b"HEAD"
+        answer = answers.refused(refusal, self.request_id, close=close, bodiless=bodiless)
         if close:
             self.linger(answer)
         elif self.say(answer):

@@ -43,7 +43,7 @@ class Conversation:
         self._head = head
         self._framing: Framing = Chunked(plain=True) if head.chunked else Length(head.length)
         self._received = 0
-        self._waits = head.found.get(b"expect", b"").lower() == b"100-continue"
+        self._waits = head.waits
         self._told_all = False
         self._said_close = False
         self._deadline = trio.current_time() + limits.BODY_TIMEOUT

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _READ = 16 * 1024
 _REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
-"""Methods whose request may be sent again over another connection: RFC 9110 section 9.2.2."""
+"""Methods whose request, without a body, may be sent again at another connection: RFC 9110 section 9.2.2."""
 
 
 class Exchange:
@@ -121,7 +121,7 @@ class Exchange:
                 sent = end.write(request)
                 if sent == len(request):
                     return
-            elif not connection.data and head.found.get(b"expect", b"").lower() == b"100-continue":
+            elif not connection.data and head.waits:
                 connection.say(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._uploaded = False
             framing = framing_of(length=head.length, chunked=head.chunked)
@@ -353,7 +353,7 @@ class Exchange:
 
     def _service_failed(self) -> None:
         """The service's connection ended before its response began."""
-        repeatable = self._head.method in _REPEATABLE and self._uploaded
+        repeatable = self._head.method in _REPEATABLE and self._uploaded and not self._head.has_body
         if self._reused and repeatable and not self._responses.heard:
             assert self._end is not None
             self._front.engine.close(self._end)

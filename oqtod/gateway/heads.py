@@ -105,6 +105,11 @@ class RequestHead:
         """Whether bytes of a body follow."""
         return self.chunked or self.length > 0
 
+    @property
+    def waits(self) -> bool:
+        """Whether the client waits to be told that the body may come: RFC 9110 section 10.1.1."""
+        return self.minor == 1 and self.found.get(b"expect", b"").lower() == b"100-continue"
+
 
 class ResponseHead:
     """The head of a response. `length` is None where only the end of the connection ends the body."""

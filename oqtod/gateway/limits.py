@@ -48,6 +48,12 @@ _DESCRIPTORS_EACH = 3
 """A connection's own, its service's, and now and then a pipe."""
 
 
+def use_all_descriptors() -> None:
+    """Have as many descriptors as we may: shells begin with few, for programs that use select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def max_connections() -> int:
     """Return how many connections the limit of descriptors is good for: LimitNOFILE= in systemd.exec(5)."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import socket
 import subprocess
 from pathlib import Path
@@ -74,9 +75,11 @@ class PersonalRunner:
         program = programs.sibling("oqto-runner") or "oqto-runner"
         command = [program, "--personal", "--socket", str(self.path)]
         backoff = _FIRST_BACKOFF
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)  # as we were started, for sessions too
         while True:
             # Not trio.run_process: its end must be bounded, and go through the pipe.
             child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: ASYNC220
+            resource.prlimit(child.pid, resource.RLIMIT_NOFILE, descriptors)
             pidfd = os.pidfd_open(child.pid)
             self._child, self.started_at = child, now()
             try:

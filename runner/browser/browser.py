@@ -14,6 +14,7 @@ import trio
 from runner.browser.chromium import Chromium, can_sandbox
 from runner.browser.devtools import DevTools
 from runner.browser.errors import Failed
+from runner.browser.last_page import LastPage
 from runner.browser.settings import Settings
 from runner.browser.tab import Tab
 from runner.browser.tabs import Tabs
@@ -60,6 +61,7 @@ class Browser:
         self.viewport = (1280, 720)
         self.device_scale_factor = 1.0
         self.colours: str | None = None
+        self._last_page = LastPage(settings.profile)
         self._last_url: str | None = None
         self._reason: str | None = None  # why a page's process is being ended
         self._distrusted = False  # the last URL may be what Chromium dies of
@@ -91,11 +93,16 @@ class Browser:
             raise Failed("crashed", self.last_error or "the browser doesn't run")
         return self._live.devtools
 
-    async def use(self) -> Tab:
-        """Return the active tab, with everything started or loaded again that is needed. Raises Failed."""
+    async def use(self, *, back: bool = True) -> Tab:
+        """Return the active tab, with everything started or loaded again that is needed. Raises Failed.
+
+        A browser that is started goes `back` to its last page.
+        """
         async with self._starting:
+            url = None
             if self.state != "running":
                 await self._start()
+                url = self._take_page()
             live = self._live
             if live is None:
                 raise Failed("crashed", self.last_error or "the browser ended as it started")
@@ -109,6 +116,10 @@ class Browser:
                 raise Failed("failed", "Chromium opens no tab")
             with trio.move_on_after(START_SECONDS):
                 await tab.ready.wait()
+            if back and url is not None:
+                live.came_back_at = time.monotonic()
+                self._nursery.start_soon(self._keep_later, live)
+                tab.come_back("Page.navigate", {"url": url})
             if tab.crashed is not None:
                 tab.crashed, tab.crash_told = None, False
                 tab.come_back("Page.reload", {})
@@ -150,12 +161,17 @@ class Browser:
         async with self._starting:
             live = self._live
             if live is not None:
+                self._keep_page(orderly=True)
                 live.ending = True
                 await self._farewell(live)
                 live.scope.cancel()
                 await live.ended.wait()
             self._last_url = None
             self._become("stopped")
+
+    def forget(self) -> None:
+        """Come back to no page."""
+        self._last_page.forget()
 
     async def _farewell(self, live: _Live) -> None:
         """Have Chromium write its cookies and end: at a signal it ends without."""
@@ -189,11 +205,25 @@ class Browser:
             self._become("stopped")
             raise error from None
         self._become("running")
-        if self._last_url is not None and (tab := self.tab) is not None:
-            url, self._last_url = self._last_url, None
-            if not self._distrusted:
-                live.came_back_at = time.monotonic()
-                tab.come_back("Page.navigate", {"url": url})
+
+    def _take_page(self) -> str | None:
+        """Return the last page, where it isn't one that a browser may die of."""
+        kept = self._last_page.take()
+        url, self._last_url = self._last_url or kept, None
+        return url if not self._distrusted else None
+
+    async def _keep_later(self, live: _Live) -> None:
+        await trio.sleep(LOAD_CRASH_SECONDS)
+        if self._live is live:
+            self._keep_page()
+
+    def _keep_page(self, *, orderly: bool = False) -> None:
+        """Keep the page for the next browser, unless this one may yet die of it other than `orderly`."""
+        live, tab = self._live, self.tab
+        if live is None or live.ending or tab is None or tab.closed:
+            return
+        if orderly or time.monotonic() - live.came_back_at >= LOAD_CRASH_SECONDS:
+            self._last_page.keep(tab.url)
 
     async def _greet(self, live: _Live) -> None:
         version = await live.devtools.call("Browser.getVersion")
@@ -272,6 +302,7 @@ class Browser:
 
     def changed(self) -> None:
         """Something about the tabs has changed."""
+        self._keep_page()
         self._on_change()
 
 

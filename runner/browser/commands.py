@@ -35,14 +35,14 @@ async def run(daemon: Daemon, arguments: list[str], seconds: float) -> Data:
         with trio.move_on_after(min(seconds, MOST_SECONDS)):
             if arguments[0] in OF_DAEMON:
                 return await OF_DAEMON[arguments[0]](daemon, arguments[1:])
-            return await _of_tab(daemon, OF_TAB[arguments[0]], arguments[1:])
+            tab = await daemon.browser.use(back=arguments[0] not in ("open", "navigate"))
+            return await _of_tab(tab, OF_TAB[arguments[0]], arguments[1:])
     except DialogOpened as opened:
         return {"dialog": {"kind": opened.dialog.kind, "message": opened.dialog.message}}
     raise Failed("timeout", f"{' '.join(arguments[:2])}: not done after {seconds:g} s")
 
 
-async def _of_tab(daemon: Daemon, command: OfTab, arguments: list[str]) -> Data:
-    tab = await daemon.browser.use()
+async def _of_tab(tab: Tab, command: OfTab, arguments: list[str]) -> Data:
     if tab.dialog is not None:
         raise Failed(
             "dialog",

@@ -116,9 +116,14 @@ class Daemon:
             "idle_seconds": round(now - max(at for at in used if at is not None), 3),
         }
 
-    async def close(self) -> None:
-        """End Chromium, and the daemon too where it was started by a client."""
+    async def end(self) -> None:
+        """End Chromium, with the daemon; the next one comes back to its page."""
         await self.browser.close()
+
+    async def close(self) -> None:
+        """End Chromium for good, and the daemon too where it was started by a client."""
+        await self.browser.close()
+        self.browser.forget()
         if self.settings.ends_on_close:
             # Whoever comes from now on starts another daemon.
             self.settings.socket.unlink(missing_ok=True)

@@ -93,7 +93,7 @@ class Other:
             self._viewers -= 1
             self._last_viewer_at = time.time()
 
-    async def close(self) -> None:
+    async def end(self) -> None:
         """End the browser, and give up where that takes too long."""
         if self._running:
             await self.command(["close"], CLOSE_SECONDS)

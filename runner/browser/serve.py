@@ -60,7 +60,7 @@ async def _run(
                     nursery.cancel_scope.cancel()
                     break
         with trio.CancelScope(shield=True):
-            await daemon.close()
+            await daemon.end()
         outer.cancel_scope.cancel()
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.browserd.daemon import PATIENCE, Daemon, browserd, until, watching
 from tests.browserd.server import SMALL
@@ -127,7 +130,16 @@ def test_nothing_is_left_of_a_killed_daemon(folder: Path, pages: str) -> None:
         assert not alive
     assert (folder / "k/s.sock").exists()
     with browserd(folder / "k") as again:  # over the socket, and the profile's locks, that were left
-        assert again.do("open", f"{pages}/form.html", timeout=60)["title"] == "Form"
+        assert again.do("get", "url", timeout=60) == {"value": f"{pages}/form.html"}
+        again.do("open", f"{pages}/shadow.html")
+    with browserd(folder / "k") as third:  # which ended in order
+        with watching(third) as viewer:
+            viewer.until(
+                lambda: any(x.get("title") == "Shadow" for x in viewer.told), "the page that was there"
+            )
+        third.do("close")
+    with browserd(folder / "k") as last:
+        assert last.do("get", "url", timeout=60) == {"value": "about:blank"}
 
 
 def test_closing_and_using_again(folder: Path, pages: str) -> None:
@@ -150,3 +162,39 @@ def test_no_chromium(folder: Path) -> None:
     with browserd(folder / "f", "--executable-path", "/bin/false") as daemon:
         code, text = daemon.fails("open", "about:blank")
         assert (code, text) == ("no_browser", "Chromium ended with status 1")
+
+
+@pytest.fixture
+def display(tmp_path: Path) -> Iterator[str]:
+    """An X display without a screen: Xvfb(1), which says its number on the descriptor."""
+    reader, writer = os.pipe()
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1280x1024x24", "-nolisten", "tcp"],
+        pass_fds=(writer,),
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(writer)
+    try:
+        with os.fdopen(reader) as said:
+            yield f":{said.readline().strip()}"
+    finally:
+        server.terminate()
+        server.wait(PATIENCE)
+
+
+def test_a_window_on_a_display(folder: Path, pages: str, display: str) -> None:
+    with browserd(folder / "headed", "--headed", DISPLAY=display) as daemon:
+        daemon.do("open", f"{pages}/play.html", timeout=60)
+        assert daemon.status()["headed"] is True
+        assert "--headless" not in " ".join(daemon.chromium().cmdline())
+        with watching(daemon) as viewer:
+            viewer.until(lambda: viewer.shows(900, 600, (255, 255, 255)), "the page")
+            viewer.click(900, 600)
+            viewer.until(lambda: viewer.shows(900, 600, (255, 0, 0)), "what a click does")
+
+
+def test_a_window_without_a_display(folder: Path) -> None:
+    with browserd(folder / "blind", "--headed", DISPLAY="", WAYLAND_DISPLAY="") as daemon:
+        code, text = daemon.fails("open", "about:blank")
+        assert code == "no_browser"
+        assert "display" in text.lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -12,12 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import h11
 import pytest
 
 from tests.integration import accounts
+from tests.integration.clients import Client
 
 PATIENCE = 20.0
 """Seconds in which what a test waits for must come."""
@@ -85,6 +87,12 @@ class Wire:
 
     def close(self) -> None:
         self.sock.close()
+
+    def reset(self) -> None:
+        """Close it so that the other side sees that something is missing."""
+        if self.sock.fileno() >= 0:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.sock.close()
 
     def __enter__(self) -> Self:
         return self
@@ -173,7 +181,7 @@ def _end(wire: Wire) -> None:
         pass  # the other side has
 
 
-@dataclass(frozen=True)
+@dataclass
 class Heard:
     """A request as a server of the same language understands it."""
 
@@ -212,13 +220,12 @@ def talk(wire: Wire, answer: Callable[[h11.Request, bytes], bytes], heard: list[
 
 
 @contextmanager
-def answering(port: int, body: bytes = b"ok") -> Iterator[tuple[list[Wire], list[Heard]]]:
+def answering(port: int) -> Iterator[tuple[list[Wire], list[Heard]]]:
     """Run a server that answers all requests alike; yield its connections, and what it heard."""
     heard: list[Heard] = []
 
     def answer(request: h11.Request, _: bytes) -> bytes:
-        content = b"" if request.method == b"HEAD" else body
-        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), content)
+        return OK.removesuffix(b"ok") if request.method == b"HEAD" else OK
 
     with serving(port, lambda wire: talk(wire, answer, heard)) as wires:
         yield wires, heard
@@ -233,6 +240,8 @@ class Preview:
     token: str
     session: str
     port: int
+    spare: int
+    """Another port of the session."""
     folder: Path
     """The session's workspace."""
     given: list[Wire] = field(default_factory=list)
@@ -269,10 +278,7 @@ class Preview:
     def leave(self) -> None:
         """Break off what is left of the clients' connections: the gateway forgets them before what comes."""
         while self.given:
-            sock = self.given.pop().sock
-            if sock.fileno() >= 0:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                sock.close()
+            self.given.pop().reset()
 
     def most_memory(self) -> int:
         """Return how many bytes the gateway has had in memory at most, since `forget_memory`."""
@@ -287,6 +293,21 @@ class Preview:
         return self.most_memory()
 
 
+def with_ports_of_its_own(client: Client) -> tuple[dict[str, Any], socket.socket]:
+    """Start a session whose ports no other gateway gives away, as it sees that somebody listens at the last.
+
+    Of two that start at once, one goes on to the next ports. We use odd ones, and not the first: the kernel
+    gives even ones to who connects.
+    """
+    while True:
+        made = client.post("/api/sessions").json
+        try:
+            return made, socket.create_server(("127.0.0.1", made["preview_ports"][-1]))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+
+
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preview]:
     """A gateway without proxies before it, and a session. The gateway must not stumble over anything."""
@@ -297,10 +318,10 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preview]:
         client = host.client()
         assert client.log_in("dev", accounts.PASSWORD).status == 200
         assert client.token is not None
-        made = client.post("/api/sessions").json
-        yield Preview(
-            host.port, host.process.pid, client.token, made["id"], made["preview_ports"][0], folder / "work"
-        )
+        made, guard = with_ports_of_its_own(client)
+        with guard:
+            _, port, spare, *_ = (port for port in made["preview_ports"] if port % 2)
+            yield Preview(host.port, host.process.pid, client.token, made["id"], port, spare, folder / "work")
     finally:
         said = accounts.stop(host)
     assert "Traceback" not in said, said

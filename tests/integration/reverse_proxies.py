@@ -30,7 +30,7 @@ http {{
     access_log off;
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    include {folder}/oqtod.conf;
+    {http}
 }}
 """
 _CADDY = "{\n\tadmin off\n\tauto_https disable_redirects\n}\n"
@@ -75,12 +75,19 @@ def nginx(folder: Path, gateway: int, *, handover: bool) -> Iterator[ReverseProx
         changes["#include /etc/nginx/snippets"] = f"include {folder}"
     _install("nginx/oqtod.conf", folder, changes)
     _install("nginx/oqtod-previews.conf", folder, {})
+    with nginx_with(f"include {folder}/oqtod.conf;", folder, port) as log:
+        yield ReverseProxy(port, certificate, log, plain)
+
+
+@contextmanager
+def nginx_with(http: str, folder: Path, port: int) -> Iterator[Path]:
+    """Run nginx with this in its configuration, which has it listen at a port; yield its log."""
     user = "user root;" if os.getuid() == 0 else ""  # its workers reach our folder
-    (folder / "nginx.conf").write_text(_NGINX.format(user=user, folder=folder))
+    (folder / "nginx.conf").write_text(_NGINX.format(user=user, folder=folder, http=http))
     program = shutil.which("nginx") or "/usr/sbin/nginx"
     command = [program, "-c", str(folder / "nginx.conf"), "-p", str(folder)]
     with _running(command, folder, port, {}) as log:
-        yield ReverseProxy(port, certificate, log, plain)
+        yield log
 
 
 @contextmanager

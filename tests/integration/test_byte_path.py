@@ -31,7 +31,10 @@ def test_interim_answers_come_before_the_answer(preview: Preview, program: Progr
 
 
 def test_old_clients_get_no_interim_answers(preview: Preview, program: Program) -> None:
-    client, service, _ = asked(preview, program, preview.request(version=b"1.0"))
+    fields = (b"Content-Length: 5", b"Expect: 100-continue")
+    request = preview.request(b"/", *fields, method=b"PUT", version=b"1.0")
+    client, service, _ = asked(preview, program, request)
+    client.send(b"hello")
     service.send(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK)
     assert client.rest().startswith(b"HTTP/1.1 200 OK\r\n")
 
@@ -109,6 +112,21 @@ def test_requests_that_come_together_are_answered_in_order(preview: Preview) -> 
     assert [x.target for x in heard] == [b"/%d" % number for number in range(count)]
     assert [x.body for x in heard] == [b"%03d" % number for number in range(count)]
     assert len(wires) == 1
+
+
+def test_requests_with_one_head_have_bodies_of_their_own(preview: Preview) -> None:
+    """What is known of a head that came before is known of the head only."""
+    for field, bodies in (
+        (b"Transfer-Encoding: chunked", [b"1\r\na\r\n0\r\n\r\n", b"0\r\n\r\n", b"2\r\nbc\r\n0\r\n\r\n"]),
+        (b"Content-Length: 3", [b"abc", b"\r\n\r", b"GET"]),
+    ):
+        head = preview.request(b"/", field, method=b"PUT")
+        with answering(preview.port) as (wires, heard):
+            client = preview.connect().send(b"".join(head + body for body in bodies)).finish()
+            assert client.rest().count(b"HTTP/1.1 200 OK\r\n") == 3
+        assert len(wires) == 1
+        expected = [b"a", b"", b"bc"] if b"chunked" in field else bodies
+        assert [x.body for x in heard] == expected
 
 
 def test_slow_clients_keep_nobody_waiting(preview: Preview) -> None:

@@ -155,6 +155,18 @@ def test_an_answer_that_is_not_whole_is_seen_not_to_be(
     response.close()
 
 
+def test_a_bad_gateway_has_no_body_for_head(preview: Preview, program: Program) -> None:
+    client, service = asked(preview, program, preview.request(method=b"HEAD"))
+    service.send(b"nonsense\r\n\r\n")
+    assert client.head().startswith(b"HTTP/1.1 502 ")
+    client.send(preview.request().replace(preview.session.encode(), b"another", 1))
+    assert client.head().startswith(b"HTTP/1.1 404 ")
+    client.until(b"}")
+    client.send(preview.request(method=b"HEAD").replace(preview.session.encode(), b"another", 1))
+    assert client.head().startswith(b"HTTP/1.1 404 ")
+    is_good_still(client, preview, program)
+
+
 BODILESS = {
     "204": b"HTTP/1.1 204 No Content\r\nContent-Length: 40\r\n\r\n",
     "204 in chunks": b"HTTP/1.1 204 No Content\r\n" + CHUNKED + b"\r\n",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -209,6 +210,19 @@ def test_garbage_and_half_requests(gateway: Gateway) -> None:
             except ConnectionResetError:
                 pass  # it was refused before it was read whole
     assert Client(gateway.port).send("GET", "/api/health").json["status"] == "ok"
+
+
+def test_descriptors_are_taken_for_the_gateway_alone(gateway: Gateway) -> None:
+    """What is started from a shell may have 1024, and a gateway needs three for each connection."""
+    ours = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE)
+    assert soft == hard == ours[1]
+    client = gateway.client()
+    session = client.post("/api/sessions").json
+    terminal = Terminal(client, session["id"])
+    limit = terminal.ask("ulimit -Sn")
+    terminal.close()
+    assert limit == ("unlimited" if ours[0] == resource.RLIM_INFINITY else str(ours[0]))
 
 
 def test_no_process_is_left(gateway: Gateway) -> None:

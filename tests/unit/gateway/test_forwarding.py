@@ -103,6 +103,20 @@ async def test_what_may_not_be_sent_twice_is_not(autojump_clock: MockClock) -> N
         assert here.made.statistics().current_buffer_used == 0
 
 
+async def test_a_body_can_not_be_sent_twice(autojump_clock: MockClock) -> None:
+    """What the client says next is not taken for it."""
+    async with house() as here:
+        client, service, _ = await asked(here, request("0"))
+        await service.send_all(OK)
+        await read_until(client, b"ok")
+        await client.send_all(request("1", "Content-Length: 5") + b"hello" + request("2"))
+        await read_until(service, b"hello")
+        await service.aclose()
+        assert status(await read_until(client, b"}")) == 502
+        other = await here.service()
+        assert b"GET /2 " in await read_until(other, b"\r\n\r\n")
+
+
 async def test_idle_connections_to_services_are_closed(autojump_clock: MockClock) -> None:
     async with house() as here:
         client, service, _ = await asked(here, request("0"))
@@ -197,6 +211,21 @@ async def test_head_and_what_has_no_body(autojump_clock: MockClock) -> None:
         await client.send_all(request("after"))
         assert b"/after" in await read_until(service, b"\r\n\r\n")
         assert here.front.traffic.service_connections == 1
+
+
+async def test_an_error_has_no_body_for_head_either(autojump_clock: MockClock) -> None:
+    """It would be taken for the next answer."""
+    async with house() as here:
+        client = await here.client()
+        await client.send_all(request("", "X-Nobody: 1", method="HEAD") + request("", "X-Nobody: 1"))
+        first, second, body = (await read_until(client, b"}")).split(b"\r\n\r\n")
+        assert status(first) == status(second) == 401
+        assert b"content-length: %d\r\n" % len(body) in first + second
+        service_failed, service, _ = await asked(here, request(method="HEAD") + b"nonsense\n")
+        await service.aclose()
+        first, second, body = (await everything(service_failed)).split(b"\r\n\r\n")
+        assert (status(first), status(second)) == (502, 400)
+        assert b"not a request" in body
 
 
 async def test_a_client_that_waits_is_told_to_go_on(autojump_clock: MockClock) -> None:

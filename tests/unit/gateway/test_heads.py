@@ -160,6 +160,9 @@ def test_what_a_head_says() -> None:
     assert request_head(request(line=b"GET / HTTP/1.0")).close
     assert request_head(request(b"Host: a", b"Upgrade: websocket")).upgrade is None
     assert request_head(request(b"Host: a", b"Upgrade: h2c", b"Connection: upgrade")).upgrade is None
+    waits = request(b"Host: a", b"Expect: 100-Continue", line=b"PUT / HTTP/1.1")
+    assert request_head(waits).waits
+    assert not request_head(waits.replace(b"HTTP/1.1", b"HTTP/1.0")).waits  # it has no such answers
     assert request_head(request(b"Host: [::1]:80", line=b"OPTIONS * HTTP/1.1")).target == b"*"
 
 
