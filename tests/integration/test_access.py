@@ -59,7 +59,7 @@ def test_api_keys(host: Host) -> None:
 
 def test_the_very_same_request_again_is_judged_again(host: Host) -> None:
     """On one connection, byte for byte: until the key, and until the session is gone."""
-    client = host.user("zoe")
+    client = host.user("zelda")
     session = client.post("/api/sessions").json
     keys = [client.post("/api/keys", {"name": "k"}).json for _ in range(2)]
     path = f"/api/sessions/{session['id']}/ports/{session['preview_ports'][0]}/"
