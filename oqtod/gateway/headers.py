@@ -83,9 +83,12 @@ def request_for(head: RequestHead, target: Target, *, client: str, scheme: str |
 
 @lru_cache(1024)
 def _forwarded(client: str, scheme: str, host: bytes, prefix: bytes) -> bytes:
+    """Say who asks for what, in the way of most programs and in that of RFC 7239."""
+    address, proto = client.encode(), scheme.encode()
+    node = b'"[%b]"' % address if b":" in address else address
     return (
         b"x-forwarded-for: %b\r\nx-forwarded-host: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-prefix: %b\r\n"
-        % (client.encode(), host, scheme.encode(), prefix)
+        b'forwarded: for=%b;host="%b";proto=%b\r\n' % (address, host, proto, prefix, node, host, proto)
     )
 
 

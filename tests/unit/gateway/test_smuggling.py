@@ -178,6 +178,7 @@ async def test_what_a_service_sees(autojump_clock: MockClock) -> None:
             *(b"host: oqto.example", b"content-length: 2", b"x-other: y", b"x-forwarded-for: 10.1.1.1"),
             *(b"x-forwarded-host: oqto.example", b"x-forwarded-proto: https"),
             b"x-forwarded-prefix: /api/sessions/s/ports/41823",
+            b'forwarded: for=10.1.1.1;host="oqto.example";proto=https',
         ):
             assert lines.count(expected) == 1, expected
 
@@ -187,6 +188,15 @@ async def test_nobody_but_a_trusted_proxy_says_where_a_request_comes_from(autoju
         head = await carried(here, b"GET %b HTTP/1.1\r\nHost: a\r\n%b\r\n" % (PATH, SECRETS))
         assert b"x-forwarded-for: 127.0.0.1\r\nx-forwarded-host: a\r\nx-forwarded-proto: http\r\n" in head
         assert head.count(b"x-forwarded-for") == 1
+        assert head.count(b"\r\nforwarded: ") == 1
+
+
+async def test_an_address_of_ipv6_is_quoted_where_it_must_be(autojump_clock: MockClock) -> None:
+    async with house(trusted=("127.0.0.1",)) as here:
+        forwarded = b"X-Forwarded-For: 2001:db8::1\r\n"
+        head = await carried(here, b"GET %b HTTP/1.1\r\nHost: a:80\r\n%b\r\n" % (PATH, forwarded))
+        assert b"\r\nx-forwarded-for: 2001:db8::1\r\n" in head
+        assert b'\r\nforwarded: for="[2001:db8::1]";host="a:80";proto=http\r\n' in head
 
 
 async def test_what_comes_back(autojump_clock: MockClock) -> None:
