@@ -56,8 +56,8 @@ class Front:
         """Whether the gateway stops: no connection takes another request."""
         self.hold = held.hold
         self.drop = held.drop
-        self._households = limits.Shares(limits.MAX_PER_ADDRESS)
         self._most = limits.max_connections()
+        self._households = limits.Shares(min(limits.MAX_PER_ADDRESS, self._most // 2))
         self._nursery: trio.Nursery | None = None
         self._ids = itertools.count()
         self._id_prefix = secrets.token_hex(4)
