@@ -65,17 +65,11 @@ def test_opened_seen_clicked_and_nothing_of_it_for_bob(host: Host, alice: Person
     url = open_page(alice)
     with Viewer.of(alice.http, alice.id) as viewer:
         viewer.sees(WHITE, (300, 100))
-        delays = []
-        for _ in range(3):
-            asked = {"session_id": alice.id, "action": "reload"}
-            assert alice.http.post("/api/browser/action", asked).status == 204
-            viewer.sees(WHITE, (300, 100))
-            begun = time.monotonic()
-            viewer.click(300, 100)
-            viewer.sees(GREEN, (300, 100))
-            delays.append(time.monotonic() - begun)
-        print(f"from the click to its pixels: {', '.join(f'{delay * 1000:.0f}' for delay in delays)} ms")
-        assert min(delays) < 0.15, delays
+        asked = {"session_id": alice.id, "action": "reload"}
+        assert alice.http.post("/api/browser/action", asked).status == 204
+        viewer.sees(WHITE, (300, 100))
+        viewer.click(300, 100)
+        viewer.sees(GREEN, (300, 100))
 
         machine = host.machine
         chromium = machine.sh(CHROMIUM.format(account=alice.account)).split()
