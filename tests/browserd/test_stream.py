@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -209,3 +210,21 @@ def test_the_port_with_the_secret(port: tuple[Daemon, int]) -> None:
         viewer.until(lambda: viewer.frames > 0, "a picture")
     finally:
         viewer.leave()
+
+
+def test_extensions(folder: Path, pages: str) -> None:
+    """One works on pages; another is broken, which is told, and keeps nobody from browsing."""
+    good, broken = folder / "good", folder / "broken"
+    for made in (good, broken):
+        made.mkdir()
+    script = {"matches": ["<all_urls>"], "js": ["mark.js"]}
+    manifest = {"manifest_version": 3, "name": "Marker", "version": "1", "content_scripts": [script]}
+    (good / "manifest.json").write_text(json.dumps(manifest))
+    (good / "mark.js").write_text("document.documentElement.dataset.marked = 'yes'")
+    (broken / "manifest.json").write_text("{")
+    options = ("--extension", str(good), "--extension", str(broken))
+    with browserd(folder / "extended", *options) as daemon, watching(daemon) as viewer:
+        told = viewer.next_told("error")["message"]
+        assert str(broken) in told, told
+        daemon.do("open", f"{pages}/form.html", timeout=60)
+        daemon.until("document.documentElement.dataset.marked", "yes")
