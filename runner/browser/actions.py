@@ -135,10 +135,10 @@ async def click(tab: Tab, asked: str, *, button: str = "left", count: int = 1) -
 
 async def _click(element: Element, button: str = "left", count: int = 1) -> None:
     x, y = await element.middle()
-    events = [{"type": "mouseMoved", "button": "none"}]
+    events: list[dict[str, Any]] = [{"type": "mouseMoved", "button": "none"}]
     for number in range(1, count + 1):
         for kind in ("mousePressed", "mouseReleased"):
-            events.append({"type": kind, "button": button, "clickCount": number})  # type: ignore[dict-item]
+            events.append({"type": kind, "button": button, "clickCount": number})
     where = {"x": x, "y": y}
     await element.frame.tab.sequence([("Input.dispatchMouseEvent", event | where) for event in events])
 

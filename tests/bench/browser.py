@@ -219,7 +219,9 @@ def _is_red(message: bytes) -> bool:
     picture = Image.open(io.BytesIO(base64.b64decode(found[1])))
     picture.draft("RGB", (picture.width // 8, picture.height // 8))
     width, height = picture.size
-    _, green, _ = picture.convert("RGB").getpixel((width * 3 // 4, height * 3 // 4))  # type: ignore[misc]
+    pixel = picture.convert("RGB").getpixel((width * 3 // 4, height * 3 // 4))
+    assert isinstance(pixel, tuple)
+    green = pixel[1]
     return green < 128
 
 

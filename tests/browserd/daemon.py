@@ -58,13 +58,15 @@ class Daemon:
         """The answer to a command."""
         status, answer = self.request("POST", "/command", {"args": arguments, "timeout": timeout})
         assert status == 200, answer
-        return answer  # type: ignore[no-any-return]
+        said: dict[str, Any] = answer
+        return said
 
     def do(self, *arguments: str, timeout: float = PATIENCE) -> dict[str, Any]:
         """The data of a command that works."""
         answer = self.try_(*arguments, timeout=timeout)
         assert answer["success"], answer
-        return answer["data"]  # type: ignore[no-any-return]
+        data: dict[str, Any] = answer["data"]
+        return data
 
     def fails(self, *arguments: str, timeout: float = PATIENCE) -> tuple[str, str]:
         """Code and text of a command that doesn't."""

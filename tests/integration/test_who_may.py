@@ -193,7 +193,7 @@ WHO: dict[str, Callable[[Scene], Person]] = {
     ),
     "a key": lambda scene: Person(bearer(key_of(scene.owner)["api_key"]), "key", SCOPES, is_owner=True),
     "a key without scopes": owners_key,
-    **{f"a key for {x}": (lambda scene, x=x: owners_key(scene, x)) for x in sorted(SCOPES)},  # type: ignore[misc]
+    **{f"a key for {x}": (lambda scene, x=x: owners_key(scene, x)) for x in sorted(SCOPES)},  # type: ignore[misc]  # mypy infers no lambda with a default
     "a key in a cookie": lambda scene: Person(
         {"Cookie": f"auth_token={key_of(scene.owner)['api_key']}"}, origin="missing"
     ),

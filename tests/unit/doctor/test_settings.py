@@ -83,9 +83,13 @@ def provider(fake: Fake, *, issuer: str = ISSUER, status: int = 200, late: float
 
 def test_the_login_provider(fake: Fake) -> None:
     assert provider(fake) == []
-    assert "calls itself" in only(provider(fake, issuer="https://other.example.org"))  # type: ignore[type-var]
-    assert "answered with 404" in only(provider(fake, status=404))  # type: ignore[type-var]
-    assert "900 seconds ahead" in only(provider(fake, late=-900))  # type: ignore[type-var]
+    for found, said in (
+        (provider(fake, issuer="https://other.example.org"), "calls itself"),
+        (provider(fake, status=404), "answered with 404"),
+        (provider(fake, late=-900), "900 seconds ahead"),
+    ):
+        assert len(found) == 1
+        assert said in found[0]
     assert list(login.provider(fake.host())) == []
 
 

@@ -188,7 +188,7 @@ async def test_a_daemon_that_never_answers(autojump_clock: trio.testing.MockCloc
             async def opened(asked: Session, service: str) -> socket.socket:
                 return theirs
 
-            found.open = opened  # type: ignore[method-assign]
+            found.open = opened  # type: ignore[method-assign]  # this once
             with pytest.raises(Refusal, match="did not answer within 40 seconds"):
                 await browsers_of(found).command(session("one"), "reload")
 
