@@ -30,6 +30,7 @@ FAREWELL_SECONDS: Final = 2.0
 LOAD_CRASH_SECONDS: Final = 10.0
 """A browser that dies so soon after its last page was opened again starts without it the next time."""
 
+_KEEP_SECONDS: Final = 0.25
 _STDERR_TAIL: Final = 2000
 
 
@@ -62,6 +63,7 @@ class Browser:
         self.device_scale_factor = 1.0
         self.colours: str | None = None
         self._last_page = LastPage(settings.profile)
+        self._moved = trio.Event()  # the page may be another one than was kept
         self._last_url: str | None = None
         self._reason: str | None = None  # why a page's process is being ended
         self._distrusted = False  # the last URL may be what Chromium dies of
@@ -118,7 +120,7 @@ class Browser:
                 await tab.ready.wait()
             if back and url is not None:
                 live.came_back_at = time.monotonic()
-                self._nursery.start_soon(self._keep_later, live)
+                self._nursery.start_soon(self._keep_later)
                 tab.come_back("Page.navigate", {"url": url})
             if tab.crashed is not None:
                 tab.crashed, tab.crash_told = None, False
@@ -212,10 +214,17 @@ class Browser:
         url, self._last_url = self._last_url or kept, None
         return url if not self._distrusted else None
 
-    async def _keep_later(self, live: _Live) -> None:
-        await trio.sleep(LOAD_CRASH_SECONDS)
-        if self._live is live:
+    async def keep_pages(self) -> None:
+        """Keep each page for the next browser, for ever: pages may change their address all the time."""
+        while True:
+            await self._moved.wait()
+            self._moved = trio.Event()
             self._keep_page()
+            await trio.sleep(_KEEP_SECONDS)
+
+    async def _keep_later(self) -> None:
+        await trio.sleep(LOAD_CRASH_SECONDS)
+        self._moved.set()
 
     def _keep_page(self, *, orderly: bool = False) -> None:
         """Keep the page for the next browser, unless this one may yet die of it other than `orderly`."""
@@ -302,7 +311,7 @@ class Browser:
 
     def changed(self) -> None:
         """Something about the tabs has changed."""
-        self._keep_page()
+        self._moved.set()
         self._on_change()
 
 

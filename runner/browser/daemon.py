@@ -52,6 +52,7 @@ class Daemon:
         self._last_input_at: float | None = None
         self._last_command_at: float | None = None
         nursery.start_soon(watch_memory, self.browser)
+        nursery.start_soon(self.browser.keep_pages)
 
     # --- commands -----------------------------------------------------------------------------------------
 

@@ -123,6 +123,9 @@ def test_nothing_is_left_of_a_killed_daemon(folder: Path, pages: str) -> None:
     with browserd(folder / "k") as daemon:
         daemon.do("open", f"{pages}/form.html", timeout=60)
         daemon.do("cookies", "set", "kept", "yes")
+        kept = folder / "k/profile/oqto-last-page"
+        until(lambda: kept.exists() and kept.read_text() == f"{pages}/form.html", "the page is kept")
+        assert kept.stat().st_mode & 0o777 == 0o600
         processes = daemon.processes()
         daemon.process.kill()
         daemon.process.wait()
