@@ -61,7 +61,7 @@ def test_who_is_slow_misses_pictures_and_makes_nobody_wait(daemon: Daemon, play:
         slow.acks = True
         slow.send("ack", id=newest)
         slow.until(lambda: slow.frame is not None and slow.frame["id"] > newest, "the newest picture")
-        assert slow.frames < 20, "it got what it could take"
+        assert slow.frames < quick.frames, "it got what it could take"
 
 
 def test_pictures_for_a_narrow_line(daemon: Daemon, play: str) -> None:
