@@ -128,7 +128,8 @@ async def receive_raw(exchange: Exchange, tree: Tree, asked: Asked, *, limit: in
         while (data := await exchange.body()) is not None:
             received += len(data)
             _check_size(received, limit)
-            await trio.to_thread.run_sync(upload.write, bytes(data))
+            if upload.take(data):
+                await trio.to_thread.run_sync(upload.write)
         created = await _finish(upload, asked, tree, path)
     finally:
         upload.close()
@@ -171,7 +172,8 @@ async def receive_form(exchange: Exchange, tree: Tree, asked: Asked, *, limit: i
                     case multipart.PartData(data=content) if upload is not None:
                         received += len(content)
                         _check_size(received, limit)
-                        await trio.to_thread.run_sync(upload.write, content)
+                        if upload.take(content):
+                            await trio.to_thread.run_sync(upload.write)
                         saved[-1]["size"] = received
                     case multipart.PartEnds() if upload is not None:
                         await trio.to_thread.run_sync(upload.finish)

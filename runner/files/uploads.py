@@ -6,11 +6,14 @@ import errno
 import os
 import secrets
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from runner.files.errors import FileError
 
 _MODE = 0o666  # less the umask
+
+_WORTH = 1024 * 1024
+"""Bytes that are worth a thread's turn to write them."""
 
 
 @dataclass(slots=True)
@@ -22,6 +25,8 @@ class Upload:
     descriptor: int
     temporary: bytes = b""
     """Its name until it is finished, on file systems that can't do without."""
+    _pending: list[bytes] = field(default_factory=list)
+    _held: int = 0
 
     @classmethod
     def begin(cls, folder: int, name: bytes) -> Upload:
@@ -40,9 +45,16 @@ class Upload:
             os.close(folder)
             raise
 
-    def write(self, data: bytes) -> None:
-        """Append. Raises OSError."""
-        view = memoryview(data)
+    def take(self, data: bytes) -> bool:
+        """Take what comes next; say whether so much is held by now that it is worth a `write`."""
+        self._pending.append(data)
+        self._held += len(data)
+        return self._held >= _WORTH
+
+    def write(self) -> None:
+        """Write what is held. Raises OSError."""
+        view = memoryview(b"".join(self._pending))
+        self._pending, self._held = [], 0
         while view:
             view = view[os.write(self.descriptor, view) :]
 
@@ -51,6 +63,7 @@ class Upload:
 
         Keeps the mode of the file that it replaces. Raises FileError, OSError.
         """
+        self.write()
         try:
             before = os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
         except FileNotFoundError:
