@@ -21,9 +21,16 @@ MAX_TARGET = 16 * 1024
 
 MAX_FIELDS = 128
 
+MAX_NAME = 256
+"""Bytes of a field's name."""
+
+MAX_REMEMBERED = 512
+"""Bytes of the fields that decisions are remembered by."""
+
 # Possessive quantifiers: a pattern that does not match says so in one pass, whatever was sent.
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-_FIELDS = rb"((?:" + _TOKEN + rb"++:[\t \x21-\x7e\x80-\xff]*+\r\n)*+)\r\n"
+_NAME = _TOKEN + b"{1,%d}+" % MAX_NAME
+_FIELDS = rb"((?:" + _NAME + rb":[\t \x21-\x7e\x80-\xff]*+\r\n)*+)\r\n"
 _LINE = re.compile(rb"(" + _TOKEN + rb"{1,32}+) ([\x21-\x7e]++) HTTP/1\.([01])\r\n")
 _BLOCK = re.compile(_FIELDS)
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t \x21-\x7e\x80-\xff]*+))?+\r\n" + _FIELDS)
@@ -35,6 +42,8 @@ _LENGTH = re.compile(rb"[0-9]{1,15}")
 
 _ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"upgrade", b"expect"})
 """Fields that the two of are refused."""
+
+_REMEMBERED = (b"host", b"origin", b"connection")
 
 _NEITHER = frozenset({b"authorization", b"x-api-key", b"origin"})
 """Fields that two of say nothing: neither is believed."""
@@ -277,6 +286,9 @@ def _fields(block: bytes) -> tuple[list[tuple[bytes, bytes]], dict[bytes, bytes]
     found = dict(fields)
     if len(found) != len(fields):
         _join(fields, found)
+    for name in _REMEMBERED:
+        if len(found.get(name, b"")) > MAX_REMEMBERED:
+            raise BadHead(f"{name.decode()} is over {MAX_REMEMBERED} bytes", "head_too_large")
     if len(fields) > MAX_FIELDS:
         raise BadHead(f"the head has over {MAX_FIELDS} fields", "head_too_large")
     return fields, found

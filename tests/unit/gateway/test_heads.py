@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import h11
 import pytest
 from hypothesis import example, given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from oqtod.gateway.heads import (
     MAX_HEAD,
+    MAX_NAME,
     BadHead,
     RequestHead,
     ResponseHead,
@@ -199,6 +202,30 @@ def test_a_response_is_the_same_for_the_same_method_only() -> None:
     assert response_head(bytes(data), b"GET", first) is first
     assert response_head(data, b"HEAD", first).length == 0
     assert response_head(data.replace(b"5", b"6"), b"GET", first).length == 6
+
+
+def test_heads_of_many_strangers_take_no_memory() -> None:
+    """What is remembered of a head, so that the next one is quicker, is little whatever they say."""
+    tracemalloc.start()
+    try:
+        for number in range(600):
+            words = b",".join(b"%d-%d" % (number, word) for word in range(3000))
+            for name in (b"Connection", b"Host", b"Origin", b"Cookie"):
+                host = b"" if name == b"Host" else b"Host: a\r\n"
+                data = b"GET / HTTP/1.1\r\n%b%b: %b\r\n\r\n" % (host, name, words)
+                assert len(data) <= MAX_HEAD
+                try:
+                    request_head(data)
+                except BadHead as error:
+                    assert name != b"Cookie"
+                    assert error.code == "head_too_large"
+        assert tracemalloc.get_traced_memory()[0] < 4_000_000
+    finally:
+        tracemalloc.stop()
+    longest = b"x" * MAX_NAME
+    assert request_head(request(b"Host: a", longest + b": y")).found[longest] == b"y"
+    with pytest.raises(BadHead):
+        request_head(request(b"Host: a", longest + b"x: y"))
 
 
 def test_sizes() -> None:
