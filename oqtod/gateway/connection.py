@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 _READ = 16 * 1024
 
+_KEPT = 4 * 1024
+"""Bytes of a head that is kept for the next one, which is mostly much the same."""
+
 
 class State(Enum):
     """What a connection is at."""
@@ -58,6 +61,7 @@ class Connection:
         "_state",
         "_target",
         "_task",
+        "_used",
         "client",
         "data",
         "deadline",
@@ -104,7 +108,10 @@ class Connection:
         self._seen = 0
         self._reading = False
         self._conversation: Conversation | None = None
+        self._used = False
+        """Whether there was a request."""
         self._last: RequestHead | None = None
+        """The head of the request that is answered, or was before."""
         self._target: Target | None = None
         """Where the last request went."""
         self._task: trio.CancelScope | None = None
@@ -145,6 +152,8 @@ class Connection:
         if self.front.draining:
             self.linger()
             return
+        if self._last is not None and len(self._last.block) > _KEPT:
+            self._last = None  # thousands may wait here
         self._state = _HEAD
         self.exchange = None
         self._seen = 0
@@ -197,7 +206,7 @@ class Connection:
 
     def _dispatch(self, head: RequestHead) -> None:
         front = self.front
-        self._seen = 0
+        self._seen, self._used = 0, True
         self.request_id = front.next_request_id()
         if front.trusted.any:
             self.client = front.trusted.client(self.peer[0], head.fields)
@@ -305,7 +314,7 @@ class Connection:
         A client whose connection was never used can't know that its first request was not heard: it may
         still make it. One that was used may be closed between two requests, RFC 9112 section 9.3.1.
         """
-        if self._state is _HEAD and self._last is None:
+        if self._state is _HEAD and not self._used:
             self.deadline = min(self.deadline, trio.current_time() + limits.DRAIN_GRACE)
         elif self._state is _HEAD and not self.data:
             self.close()

@@ -7,6 +7,7 @@ import socket
 import threading
 import tracemalloc
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import trio
@@ -164,6 +165,26 @@ async def test_slow_clients_are_nobodys_trouble() -> None:
         finally:
             for sock in slow:
                 sock.close()
+
+
+async def hello(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def test_a_big_head_is_not_kept_while_a_connection_waits() -> None:
+    head = b"GET /api/health HTTP/1.1\r\nHost: a\r\nCookie: %b\r\n\r\n"
+    async with house(hello) as here:
+        tracemalloc.start()
+        try:
+            for number in range(300):
+                client = await here.client()
+                await client.send_all(head % (b"%d" % number * 10_000)[:30_000])
+                await read_until(client, b"ok")
+            assert here.front.traffic.connections_open == 300
+            assert tracemalloc.get_traced_memory()[0] < 5_000_000
+        finally:
+            tracemalloc.stop()
 
 
 async def test_one_address_has_its_share(monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock) -> None:
