@@ -43,6 +43,7 @@ class Conversation:
         self._head = head
         self._framing: Framing = Chunked(plain=True) if head.chunked else Length(head.length)
         self._received = 0
+        self._state: dict[str, Any] = {"request_id": connection.request_id, "principal": connection.principal}
         self._waits = head.waits
         self._told_all = False
         self._said_close = False
@@ -83,11 +84,12 @@ class Conversation:
             "client": (connection.client, connection.peer[1]),
             "forwarded_scheme": connection.scheme,
             "server": None,
-            "state": {"request_id": connection.request_id, "principal": connection.principal},
+            "state": self._state,
         }
         try:
             await application(scope, self._receive, self._send)
         finally:
+            connection.front.bodies -= self._received
             if self.lasting:
                 connection.front.engine.tasks += 1
 
@@ -110,18 +112,25 @@ class Conversation:
                 return {"type": "http.disconnect"}
             body = piece
             self._received += len(body)
-            if self._received > limits.MAX_API_BODY:
-                raise Refusal("payload_too_large", f"the body is over {limits.MAX_API_BODY} bytes")
+            self._connection.front.bodies += len(body)
+            self._check_size(self._received)
+            if self._connection.front.bodies > limits.MAX_API_BODIES:
+                raise Refusal("unavailable", "too much is being sent at the same time", retry_after=5)
         self._told_all = self._framing.done
         return {"type": "http.request", "body": body, "more_body": not self._told_all}
 
     async def _want_body(self) -> None:
         """Say that the body may come, where the client waits for that: RFC 9110 section 10.1.1."""
-        if self._head.length > limits.MAX_API_BODY:
-            raise Refusal("payload_too_large", f"the body is over {limits.MAX_API_BODY} bytes")
+        self._check_size(self._head.length)
         if self._waits and not self._connection.data:
             await self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._waits = False
+
+    def _check_size(self, size: int) -> None:
+        known = self._state.get("principal") is not None
+        most = limits.MAX_API_BODY if known else limits.MAX_STRANGERS_BODY
+        if size > most:
+            raise Refusal("payload_too_large", f"the body is over {most} bytes")
 
     async def _piece(self) -> bytes | None:
         """Return what comes of the body, None when no more of it does. Raises Refusal."""

@@ -52,6 +52,8 @@ class Front:
         self.users = limits.Shares(limits.MAX_PER_USER)
         self.connections: set[Connection | Farewell] = set()
         self.relays: set[Relay] = set()
+        self.bodies = 0
+        """Bytes of bodies that the API has been given and may still hold."""
         self.draining = False
         """Whether the gateway stops: no connection takes another request."""
         self.hold = held.hold

@@ -37,6 +37,12 @@ DRAIN_GRACE = 1.0
 
 MAX_API_BODY = 1024 * 1024
 
+MAX_STRANGERS_BODY = 16 * 1024
+"""The same where nobody has logged in yet, as to log in."""
+
+MAX_API_BODIES = 64 * 1024 * 1024
+"""Bytes of bodies of requests to the API that are held at the same time."""
+
 MAX_PER_ADDRESS = 8192
 """Connections of one address, for IPv6 of one /64 network, and never more than half of all: an office may be
 behind it. Loopback and trusted proxies stand for many."""

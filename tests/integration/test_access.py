@@ -83,6 +83,19 @@ def test_the_very_same_request_again_is_judged_again(host: Host) -> None:
         connection.close()
 
 
+def test_strangers_may_say_less(host: Host) -> None:
+    """Before somebody has logged in, a body may have 16 KiB; afterwards 1 MiB."""
+
+    def is_too_large(client: Client, path: str, size: int) -> bool:
+        return client.post(path, {"password": "y" * size}).status == 413
+
+    user = host.user("yara")
+    assert not is_too_large(host.client(), "/api/auth/login", 15_000)
+    assert is_too_large(host.client(), "/api/auth/login", 17_000)
+    assert not is_too_large(user, "/api/auth/change-password", 1_000_000)
+    assert is_too_large(user, "/api/auth/change-password", 1_100_000)
+
+
 def test_scopes_hold_on_the_byte_path_too(host: Host) -> None:
     client = host.user("zoe")
     session = client.post("/api/sessions").json
@@ -378,6 +391,6 @@ def test_hostile_bodies(host: Host) -> None:
     ):
         for path in ("/api/auth/login", "/api/auth/register"):
             assert host.client().send("POST", path, raw).status in (400, 422)
-    answer = host.client().post("/api/auth/login", {"username": "dev", "password": "x" * 900_000})
-    assert answer.status == 401
-    assert host.client().post("/api/auth/login", {"username": "x" * 900_000, "password": "y"}).status == 401
+    for size, status in ((12_000, 401), (900_000, 413)):
+        for guess in ({"username": "dev", "password": "x" * size}, {"username": "x" * size, "password": "y"}):
+            assert host.client().post("/api/auth/login", guess).status == status

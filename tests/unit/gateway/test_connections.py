@@ -18,7 +18,7 @@ from oqtod.errors import Refusal
 from oqtod.gateway import heads, limits
 from oqtod.gateway.engine import SWEEP
 from oqtod.store.database import StorageFull
-from tests.unit.gateway.parts import everything, house, status
+from tests.unit.gateway.parts import everything, house, read_until, status
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -167,6 +167,23 @@ async def test_a_body_that_never_ends_is_refused_and_the_reason_arrives(autojump
         for _ in range(limits.MAX_API_BODY // 0x10000 + 8):
             await stream.send_all(piece)
         assert status(await everything(stream)) == 413
+
+
+async def test_all_bodies_together_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    monkeypatch.setattr(limits, "MAX_API_BODIES", 20_000)
+    async with house(application) as here:
+        head = b"POST /api/x HTTP/1.1\r\nHost: a\r\nContent-Length: 15000\r\n\r\n"
+        slow, quick = await here.client(), await here.client()
+        await slow.send_all(head + bytes(14_999))
+        await trio.sleep(0.1)
+        await quick.send_all(head + bytes(15_000))
+        assert status(await read_until(quick, b"}")) == 503
+        await slow.send_all(b"y")
+        assert status(await read_until(slow, b"15000")) == 200
+        await trio.sleep(0.1)
+        assert here.front.bodies == 0
 
 
 async def test_a_client_that_takes_no_answer_is_let_go(autojump_clock: MockClock) -> None:
