@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote_to_bytes
 
 from oqtod.accounts.access import Need
 from oqtod.accounts.keys import PREFIX, Keys
@@ -19,9 +19,12 @@ from oqtod.accounts.users import User, Users
 from oqtod.errors import Refusal
 from oqtod.store.database import Database, Seen
 
-__all__ = ["COOKIE", "Asked", "Authenticator", "Principal"]
+__all__ = ["COOKIE", "Asked", "Authenticator", "Principal", "is_credential"]
 
 COOKIE = "auth_token"
+
+_IN_URLS = ("ticket", "token")
+"""Parameters of an upgrade's query that stand for somebody; the first that is there decides."""
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 _NOT_LOGGED_IN = "POST /api/auth/login with username and password"
@@ -245,6 +248,12 @@ class Authenticator:
         return replace(principal, user=user)
 
 
+def is_credential(parameter: bytes) -> bool:
+    """Say whether a parameter of a query, as it stands in a URL, is a credential of ours."""
+    name = parameter.partition(b"=")[0].replace(b"+", b" ")
+    return unquote_to_bytes(name).decode("latin-1") in _IN_URLS
+
+
 def _unauthorized() -> Refusal:
     return Refusal("unauthorized", "not logged in", _NOT_LOGGED_IN)
 
@@ -263,7 +272,7 @@ def _credential(asked: Asked) -> _Credential | None:
         return _Credential(asked.api_key.strip(), "key")
     if asked.websocket:
         parameters = parse_qs(asked.query, max_num_fields=100) if len(asked.query) <= 16_384 else {}
-        for place in ("ticket", "token"):
+        for place in _IN_URLS:
             if found := parameters.get(place):
                 return _Credential(found[0], place)
     for pair in (asked.cookie or "").split(";"):

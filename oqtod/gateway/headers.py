@@ -7,8 +7,8 @@ our origin, and never runs on it. No I/O.
 from __future__ import annotations
 
 from functools import lru_cache
-from urllib.parse import unquote_to_bytes
 
+from oqtod.accounts.authenticator import is_credential
 from oqtod.gateway.heads import RequestHead, ResponseHead
 from oqtod.gateway.targets import Target
 from oqtod.sessions import previews
@@ -42,8 +42,6 @@ _NEVER_NAMED = frozenset(
 )
 """What Connection can't take away, and its own words."""
 
-_CREDENTIALS_IN_URLS = frozenset({b"token", b"ticket"})
-
 
 @lru_cache(1024)
 def _goes_on(name: bytes) -> bool:
@@ -67,7 +65,7 @@ def request_for(head: RequestHead, target: Target, *, client: str, scheme: str |
         kept = head.kept = b"".join(_without(lines, head.named) if head.named else lines)
     query = target.query
     if b"t" in query or b"T" in query or b"%" in query:
-        query = b"&".join(x for x in query.split(b"&") if _query_name(x) not in _CREDENTIALS_IN_URLS)
+        query = b"&".join(x for x in query.split(b"&") if not is_credential(x))
     path = target.path + b"?" + query if query else target.path
     if head.chunked:
         kept += b"transfer-encoding: chunked\r\n"
@@ -147,7 +145,3 @@ def _without(lines: list[bytes], named: frozenset[bytes]) -> list[bytes]:
         return lines
     gone = named - _NEVER_NAMED
     return [line for line in lines if line.partition(b":")[0] not in gone]
-
-
-def _query_name(parameter: bytes) -> bytes:
-    return unquote_to_bytes(parameter.partition(b"=")[0].replace(b"+", b" "))

@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import cast
 
+from oqtod.sessions import previews
 from oqtod.telemetry.traffic import RouteKind
 from runner.protocol.messages import ServiceName
 
 _KEY = rb"/api/sessions/([A-Za-z0-9_-]{1,64})"
 _SERVICE = re.compile(_KEY + rb"/(terminal|files)(/[^?]*)?(?:\?(.*))?", re.DOTALL)
 _STREAM = re.compile(rb"/api/sessions?/([A-Za-z0-9_-]{1,64})/browser/stream(?:\?(.*))?", re.DOTALL)
-_PORT = re.compile(_KEY + rb"/ports/([0-9]{1,5})(/[^?]*)?(?:\?(.*))?", re.DOTALL)
 
 
 @dataclass(slots=True)
@@ -52,8 +52,8 @@ def target_of(target: bytes, *, upgrade: bool) -> Target | None:
     match = _STREAM.fullmatch(target) if upgrade else None
     if match is not None:
         return Target(match[1].decode(), "browser", None, b"/stream", match[2] or b"")
-    match = _PORT.fullmatch(target)
+    match = previews.PATTERN.fullmatch(target)
     if match is not None:
-        session, port, path, query = match.groups()
+        _, session, port, path, query = match.groups()
         return Target(session.decode(), None, int(port), path or b"/", query or b"")
     return None

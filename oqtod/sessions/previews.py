@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import socket
 from dataclasses import dataclass
-from urllib.parse import unquote_to_bytes
 
+from oqtod.accounts.authenticator import is_credential
 from oqtod.errors import Refusal
 from oqtod.sessions import ports
 from oqtod.sessions.lifecycle import Lifecycle
@@ -15,10 +15,11 @@ from oqtod.sessions.model import Session
 POLICY = "sandbox allow-scripts allow-forms allow-popups allow-modals allow-downloads"
 """The Content-Security-Policy of all that a preview sends: it runs, with an origin that nobody else has."""
 
-_TARGET = re.compile(
+PATTERN = re.compile(
     rb"(/api/sessions/([A-Za-z0-9_-]{1,64})/ports/([0-9]{1,5}))(/[^?]*)?(?:\?(.*))?", re.DOTALL
 )
-_CREDENTIALS = (b"token", b"ticket")
+"""A request's target that is a preview's: what its own paths are below, session, port, path, query."""
+
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h; Python has no name for it
 _COOKIE_SIZE = 8
 
@@ -35,15 +36,11 @@ class Target:
 
 def target(uri: bytes) -> Target | None:
     """Return what a request's target asks of a preview; None for others, and where it bears credentials."""
-    match = _TARGET.fullmatch(uri)
-    if match is None or any(_name(parameter) in _CREDENTIALS for parameter in (match[5] or b"").split(b"&")):
+    match = PATTERN.fullmatch(uri)
+    if match is None or any(map(is_credential, (match[5] or b"").split(b"&"))):
         return None
     path = (match[4] or b"/") + (b"?" + match[5] if match[5] else b"")
     return Target(match[2].decode(), int(match[3]), match[1].decode(), path.decode("latin-1"))
-
-
-def _name(parameter: bytes) -> bytes:
-    return unquote_to_bytes(parameter.partition(b"=")[0].replace(b"+", b" "))
 
 
 def check(session: Session, port: int) -> None:
