@@ -14,7 +14,7 @@ from oqtod.errors import Refusal
 from oqtod.gateway import headers, limits
 from oqtod.gateway.bodies import BadBody, framing_of
 from oqtod.gateway.engine import End
-from oqtod.gateway.flows import MORE, NOTHING, SINK, TURN, Flow, SinkFailed, SourceFailed
+from oqtod.gateway.flows import NOTHING, Flow, SinkFailed, SourceFailed
 from oqtod.gateway.heads import BadHead, RequestHead, ResponseHead
 from oqtod.gateway.relay import Relay
 from oqtod.gateway.responses import Responses
@@ -110,11 +110,9 @@ class Exchange:
             self._front.traffic.reused_connections += 1
         self._be_patient()
         self._responses = Responses(head.method, end.heard)
-        request = head.sent
-        if request is None:
-            request = head.sent = headers.request_for(
-                head, self._visit.target, client=connection.client, scheme=connection.scheme
-            )
+        request = head.sent = head.sent or headers.request_for(
+            head, self._visit.target, client=connection.client, scheme=connection.scheme
+        )
         sent = 0
         try:
             if not head.has_body:
@@ -211,11 +209,7 @@ class Exchange:
                 self._connection.data = upload.excess
             self._drop_upload()
             self._uploaded = True
-        elif needs is SINK:
-            self._front.engine.wait_for_room(upload.sink)
-        elif needs is TURN:
-            self._front.engine.again(upload.source)
-        elif needs is MORE:
+        elif not upload.waits(needs, self._front.engine):
             self.cancel()  # the client left in the middle of its request
 
     def _drop_upload(self) -> None:
@@ -286,8 +280,7 @@ class Exchange:
                 self._complete(excess=False)
                 return
             start, rest = data[sent:], b""
-        length = 0 if whole else head.length
-        framing = framing_of(length=length, chunked=head.chunked and not whole, plain=plain)
+        framing = framing_of(length=0 if whole else head.length, chunked=head.chunked, plain=plain)
         self._download = Flow(self._end, connection.end, framing, self._front.pipes)
         self._download.pending = start
         try:
@@ -304,9 +297,11 @@ class Exchange:
         before = download.moved
         try:
             needs = download.pump()
-        except (BadBody, SourceFailed, SinkFailed):
-            # It can't be said any more, but it can be seen that the response is not whole.
+        except SinkFailed:
             self.cancel()
+            return
+        except (BadBody, SourceFailed):
+            self._cut()
             return
         finally:
             if moved := download.moved - before:
@@ -315,12 +310,20 @@ class Exchange:
         if needs is NOTHING:
             download.close()
             self._complete(excess=bool(download.excess))
-        elif needs is SINK:
-            self._front.engine.wait_for_room(download.sink)
-        elif needs is TURN:
-            self._front.engine.again(download.source)
-        elif needs is MORE:
-            self.cancel()  # the service left in the middle of its response
+        elif not download.waits(needs, self._front.engine):
+            self._cut()  # the service left in the middle of its response
+
+    def _cut(self) -> None:
+        """End a response that isn't whole so that it is seen: its length tells, else a reset does.
+
+        That takes what is on its way along with it, and a client may want to go on from there.
+        """
+        assert self._response is not None
+        if self._response.length is not None:
+            self.let_go()
+            self._connection.linger()
+        else:
+            self.cancel()
 
     # Another protocol
 
@@ -331,9 +334,7 @@ class Exchange:
         assert self._end is not None
         end, self._end = self._end, None
         self.let_go(share=False)
-        relay = Relay(self._front, self._connection.end, end, self._visit, self._connection.household)
-        self._connection.leave()
-        relay.begin(headers.switch_for(head, protocol) + rest, self._connection.data)
+        Relay(self._connection, end, self._visit).begin(headers.switch_for(head, protocol) + rest)
 
     # Endings
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from oqtod.gateway.bodies import Framing
-from oqtod.gateway.engine import End
+from oqtod.gateway.engine import End, Engine
 from oqtod.gateway.splicing import Pipe, Pipes
 
 SPLICE = 64 * 1024
@@ -107,6 +107,14 @@ class Flow:
                 return NOTHING if self.framing.end() else MORE
             budget -= read // 8
         return TURN
+
+    def waits(self, needs: Needs, engine: Engine) -> bool:
+        """Have the engine tell when it can go on, where it can; say whether it can."""
+        if needs is SINK:
+            engine.wait_for_room(self.sink)
+        elif needs is TURN:
+            engine.again(self.source)
+        return needs in (SOURCE, SINK, TURN)
 
     def close(self) -> None:
         """Give the pipe back."""

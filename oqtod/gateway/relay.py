@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from oqtod.gateway import limits
 from oqtod.gateway.bodies import Endless
 from oqtod.gateway.engine import End
-from oqtod.gateway.flows import SINK, SOURCE, TURN, Flow, SinkFailed, SourceFailed
+from oqtod.gateway.flows import Flow, SinkFailed, SourceFailed
 from oqtod.gateway.keystrokes import watched_of
 from oqtod.gateway.visit import Visit
 
 if TYPE_CHECKING:
-    from oqtod.gateway.front import Front
+    from oqtod.gateway.connection import Connection
 
 
 _MESSAGE = 4096
@@ -29,19 +29,23 @@ class Relay:
 
     __slots__ = ("_down", "_front", "_household", "_is_activity", "_up", "_visit", "deadline")
 
-    def __init__(self, front: Front, client: End, service: End, visit: Visit, household: str | None) -> None:
-        self._front = front
+    def __init__(self, connection: Connection, service: End, visit: Visit) -> None:
+        """Takes the client's end over from its connection."""
+        client = connection.end
+        self._front = connection.front
         self._visit = visit
-        self._household = household
+        self._household = connection.household
         self._is_activity = watched_of(visit.target.service)
         self._up = Flow(client, service, Endless(), None)
         self._down = Flow(service, client, Endless(), None)
         self._up.watch = self._watch
+        self._up.pending = connection.data
         self.deadline = math.inf
         client.handler = service.handler = self
+        connection.leave()
 
-    def begin(self, to_client: bytes, to_service: bytes) -> None:
-        """Move bytes from now on, these first."""
+    def begin(self, to_client: bytes) -> None:
+        """Move bytes from now on; these, and what the client has said already, are the first."""
         front = self._front
         front.relays.add(self)
         front.hold(self, self._visit.principal)
@@ -49,9 +53,9 @@ class Relay:
         front.traffic.websockets_total += 1
         front.traffic.answered(self._visit.target.kind, 101)
         self._visit.opened()
-        if to_service:
-            self._watch(memoryview(to_service))
-        self._down.pending, self._up.pending = to_client, to_service
+        if self._up.pending:
+            self._watch(memoryview(self._up.pending))
+        self._down.pending = to_client
         for end in (self._up.source, self._down.source):
             end.readable = True  # as nobody has looked since
             front.engine.again(end)
@@ -116,13 +120,9 @@ class Relay:
             self._front.traffic.bytes_from_clients += flow.moved - before
         else:
             self._front.traffic.bytes_to_clients += flow.moved - before
-        if needs is SOURCE:
+        if flow.waits(needs, self._front.engine):
             return
-        if needs is SINK:
-            self._front.engine.wait_for_room(flow.sink)
-        elif needs is TURN:
-            self._front.engine.again(flow.source)
-        elif self._up.framing.done and self._down.framing.done:
+        if self._up.framing.done and self._down.framing.done:
             self.cancel()
         else:
             flow.sink.sock.shutdown(socket.SHUT_WR)
