@@ -281,10 +281,18 @@ async def settled(tab: Tab, before: int) -> dict[str, Any]:
     `before` is the tab's `navigations` from before that.
     """
     # An answer after the event's: had that begun a navigation, Chromium would have said so by now.
-    await tab.call("Runtime.evaluate", {"expression": "0"})
-    if not tab.leaving and tab.navigations == before:
+    replaced = False
+    try:
+        await tab.call("Runtime.evaluate", {"expression": "0"})
+    except Failed as error:
+        if error.code != "failed":
+            raise
+        replaced = True  # another page came in the middle of the question, which is an answer too
+    if not replaced and not tab.leaving and tab.navigations == before:
         return {}
     with trio.move_on_after(_SETTLE_SECONDS):
+        if replaced:
+            await tab.until(lambda: tab.navigations != before)
         await tab.until(lambda: not tab.leaving and not tab.loading)
     return {"url": tab.url}
 
