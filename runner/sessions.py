@@ -262,11 +262,13 @@ class Session:
         if "browser" not in self.services:
             return self._sandboxed("terminal", argv, [Path(terminal)])
         browser = self.services["browser"].socket
+        client = programs.sibling("oqto-browser") or "/usr/bin/oqto-browser"
         return self._sandboxed(
             "terminal",
             argv,
-            [Path(terminal)],
+            [Path(terminal), Path(client)],
             environment={
+                "OQTO_BROWSER": client,  # where we run from a checkout, it isn't on PATH
                 "OQTO_BROWSER_SOCKET": str(browser),
                 "OQTO_BROWSER_START": str(self._doorbell.socket),
             },

@@ -212,8 +212,9 @@ def test_others_get_nothing(host: Host, dev: Http, session: dict[str, Any]) -> N
 
 
 def test_the_agent_in_the_terminal_drives_the_same_browser(dev: Http, session: dict[str, Any]) -> None:
-    command = Path(sys.executable).parent / "oqto-browser"
+    command = "$OQTO_BROWSER"
     with dev.terminal(session["id"]) as terminal:
+        assert terminal.run(f"echo {command}") == str(Path(sys.executable).parent / "oqto-browser")
         assert state(dev, session) == "stopped"
         said = terminal.run(f"{command} open {page_of(session)}")
         assert '"success":true' in said.replace(" ", ""), said
