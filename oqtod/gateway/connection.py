@@ -19,7 +19,7 @@ from oqtod.gateway.conversation import Conversation, Gone
 from oqtod.gateway.engine import End
 from oqtod.gateway.exchange import Exchange
 from oqtod.gateway.farewell import Farewell, reset
-from oqtod.gateway.heads import BadHead, RequestHead, end_of_head, request_head
+from oqtod.gateway.heads import KEPT, BadHead, RequestHead, end_of_head, request_head
 from oqtod.gateway.targets import Target
 from oqtod.gateway.visit import Visit
 from oqtod.store.database import StorageError
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _READ = 16 * 1024
-
-_KEPT = 4 * 1024
-"""Bytes of a head that is kept for the next one, which is mostly much the same."""
 
 
 class State(Enum):
@@ -152,7 +149,7 @@ class Connection:
         if self.front.draining:
             self.linger()
             return
-        if self._last is not None and len(self._last.block) > _KEPT:
+        if self._last is not None and len(self._last.block) > KEPT:
             self._last = None  # thousands may wait here
         self._state = _HEAD
         self.exchange = None

@@ -21,6 +21,9 @@ MAX_TARGET = 16 * 1024
 
 MAX_FIELDS = 128
 
+KEPT = 4 * 1024
+"""Bytes of a head that is kept while a connection waits, since the next one is mostly much the same."""
+
 MAX_NAME = 256
 """Bytes of a field's name."""
 

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 
 from oqtod.gateway.engine import End, Engine
+from oqtod.gateway.heads import KEPT
 
 IDLE = 4.0
 """Seconds; many servers close after five."""
@@ -50,6 +51,8 @@ class Pool:
             self._engine.close(end)
             return
         end.handler = self
+        if end.heard is not None and len(end.heard.data) > KEPT:
+            end.heard = None
         ends.append(end)
         self._idle[end] = key, self._engine.now
 

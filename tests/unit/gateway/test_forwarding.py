@@ -151,6 +151,19 @@ async def test_a_response_until_the_end_of_the_connection(autojump_clock: MockCl
         assert (await everything(client)) == b" more"
 
 
+async def test_a_big_head_of_a_response_is_not_kept_with_its_connection(autojump_clock: MockClock) -> None:
+    async with house() as here:
+        client, service, _ = await asked(here, request())
+        for size in (100, 20_000, 100):
+            more = b"X-Big: " + b"y" * size + b"\r\n"
+            await service.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + more + b"\r\nok")
+            assert more.lower() in (await read_until(client, b"ok")).lower()
+            (end,) = here.front.pool._idle
+            assert (end.heard is not None) == (size == 100)
+            await client.send_all(request())
+            await read_until(service, b"\r\n\r\n")
+
+
 async def test_a_response_cut_short_is_seen_to_be(autojump_clock: MockClock) -> None:
     async with house() as here:
         client, service, _ = await asked(here, request())
